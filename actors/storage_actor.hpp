@@ -1,0 +1,24 @@
+#pragma once
+
+#include "actors/messages.hpp"
+#include "actors/storage_machine.hpp"
+
+namespace callboard {
+
+/// The actors that a storage actor asks.
+struct storage_helpers {
+  io_pool_actor io;
+  search_pool_actor search;
+  embedder_pool_actor embedder;
+};
+
+/// Spawns the owner of one handle. Searches are answered by the search pool
+/// directly.
+///
+/// Stopping: kept requests are answered `closed`; what is not committed is
+///           gone; a job under way ends, and the store is closed on the thread
+///           that has it last.
+storage_actor spawn_storage(caf::actor_system& system, storage_setup setup,
+                            storage_helpers helpers);
+
+} // namespace callboard

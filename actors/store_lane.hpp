@@ -1,0 +1,121 @@
+#pragma once
+
+#include "actors/store_session.hpp"
+#include "actors/work.hpp"
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <utility>
+
+namespace callboard {
+
+/// What a storage machine has others do. Calls return at once; answers come
+/// later, on the machine's thread, never before the call has returned.
+class storage_services {
+public:
+  virtual void run(std::shared_ptr<job> work, answer<void> done) = 0;
+  virtual void embed(embed_request request, answer<embedding_batch> done) = 0;
+
+protected:
+  ~storage_services() = default;
+};
+
+/// Jobs on one session, one after the other, in order of arrival.
+///
+/// Threads: belongs to one actor; jobs run wherever `storage_services` has
+///          them run.
+class store_lane {
+public:
+  /// `adopt` gets the state that each job leaves, before the job's own answer.
+  store_lane(std::shared_ptr<store_session> session, storage_services& services,
+             std::function<void(store_state)> adopt)
+      : session_(std::move(session)),
+        services_(services),
+        adopt_(std::move(adopt)) {}
+  store_lane(const store_lane&) = delete;
+  store_lane& operator=(const store_lane&) = delete;
+
+  /// A job is under way.
+  bool is_busy() const noexcept { return is_busy_; }
+
+  store_session& session() noexcept { return *session_; }
+
+  /// Calls `begin` when it is this job's turn, `work` on another thread, and
+  /// `done` when the lane is free again.
+  template <class T>
+  void run(
+      std::function<result<T>(store_session&)> work, answer<T> done,
+      std::function<void()> begin = [] {}) {
+    waiting_.push_back([this, work = std::move(work), done = std::move(done),
+                        begin = std::move(begin)] {
+      begin();
+      start<T>(work, done);
+    });
+    advance();
+  }
+
+  template <class T>
+  void run_on_store(store_access how, std::function<result<T>(store&)> work,
+                    answer<T> done) {
+    run<T>([how, work = std::move(work)](
+               store_session& session) { return session.use(how, work); },
+           std::move(done));
+  }
+
+private:
+  /// Keeps what its work yields and the state that it leaves.
+  template <class T>
+  class session_job : public job {
+  public:
+    session_job(std::shared_ptr<store_session> session,
+                std::function<result<T>(store_session&)> work)
+        : session_(std::move(session)), work_(std::move(work)) {}
+
+    void run() override {
+      outcome.emplace(work_(*session_));
+      state = session_->state();
+    }
+
+    std::optional<result<T>> outcome;
+    store_state state;
+
+  private:
+    std::shared_ptr<store_session> session_;
+    std::function<result<T>(store_session&)> work_;
+  };
+
+  template <class T>
+  void start(std::function<result<T>(store_session&)> work, answer<T> done) {
+    auto running = std::make_shared<session_job<T>>(session_, std::move(work));
+    services_.run(running,
+                  [this, running, done = std::move(done)](result<void> ran) {
+                    is_busy_ = false;
+                    if (ran) {
+                      adopt_(std::move(running->state));
+                      done(std::move(*running->outcome));
+                    } else {
+                      done(std::move(ran).error());
+                    }
+                    advance();
+                  });
+  }
+
+  void advance() {
+    if (is_busy_ || waiting_.empty())
+      return;
+    is_busy_ = true;
+    auto next = std::move(waiting_.front());
+    waiting_.pop_front();
+    next();
+  }
+
+  std::shared_ptr<store_session> session_;
+  storage_services& services_;
+  std::function<void(store_state)> adopt_;
+  std::deque<std::function<void()>> waiting_;
+  bool is_busy_ = false;
+};
+
+} // namespace callboard

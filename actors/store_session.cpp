@@ -1,0 +1,58 @@
+#include "actors/store_session.hpp"
+
+#include <utility>
+
+namespace callboard {
+
+store_session::store_session(opener open_store, std::unique_ptr<store> opened)
+    : open_(std::move(open_store)),
+      store_(std::move(opened)),
+      report_(store_->report()) {}
+
+result<std::shared_ptr<store_session>> store_session::open(opener open_store) {
+  CALLBOARD_TRY_ASSIGN(auto opened, guarded(open_store));
+  return std::shared_ptr<store_session>(
+      new store_session(std::move(open_store), std::move(opened)));
+}
+
+result<void> store_session::open_again() {
+  CALLBOARD_TRY_ASSIGN(auto opened, guarded(open_));
+  store_ = std::move(opened);
+  is_broken_ = false;
+  return {};
+}
+
+store_state store_session::state() {
+  return {.view = store_->view(),
+          .probe = store_->probe(),
+          .checkpoint_due = store_->checkpoint_due(),
+          .published = store_->published(),
+          .to_embed = store_->take_records_to_embed()};
+}
+
+result<std::shared_ptr<checkpoint_run>>
+store_session::begin_checkpoint(compaction how) {
+  auto run = std::make_shared<checkpoint_run>();
+  CALLBOARD_TRY_ASSIGN(run->job, use(store_access::write, [&](store& current) {
+                         run->base_epoch = current.stats().base_epoch;
+                         return current.begin_checkpoint(how);
+                       }));
+  run->owner = store_;
+  return run;
+}
+
+result<void> store_session::write_checkpoint(checkpoint_run& run) {
+  return guarded([&] { return run.job->write(); });
+}
+
+result<bool> store_session::finish_checkpoint(checkpoint_run& run) {
+  return use(store_access::write, [&](store& current) -> result<bool> {
+    if (&current != run.owner.get())
+      return failure{errc::busy, "the store was opened anew while a checkpoint "
+                                 "was written: ask for another one"};
+    CALLBOARD_TRY(current.finish_checkpoint(std::move(run.job)));
+    return current.stats().base_epoch != run.base_epoch;
+  });
+}
+
+} // namespace callboard

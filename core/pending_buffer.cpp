@@ -1,0 +1,240 @@
+#include "core/pending_buffer.hpp"
+
+#include "core/record.hpp"
+
+#include <unordered_set>
+#include <utility>
+
+namespace callboard {
+
+namespace {
+
+bool is_upsert(const pending_change& change) noexcept {
+  return change->what == commit_operation::kind::upsert;
+}
+
+} // namespace
+
+std::size_t
+pending_buffer::cost(const commit_operation& change) const noexcept {
+  auto vector_bytes = change.what == commit_operation::kind::upsert
+                          ? dimension_ * sizeof(float)
+                          : std::size_t{0};
+  return change.id.size() + change.record.size() + vector_bytes
+         + change_overhead_bytes;
+}
+
+result<void> pending_buffer::check_room(std::size_t added_operations,
+                                        std::size_t added_bytes,
+                                        std::size_t freed_bytes,
+                                        std::string_view what) const {
+  auto limits = " (at most " + std::to_string(limits_.operations_max)
+                + " changes and " + std::to_string(limits_.bytes_max)
+                + " bytes with their vectors)";
+  if (added_operations > limits_.operations_max
+      || added_bytes > limits_.bytes_max)
+    return failure{errc::too_large,
+                   std::string(what)
+                       + " exceeds what one commit takes: split it" + limits};
+  if (slots_.size() + added_operations > limits_.operations_max
+      || bytes_ + added_bytes - freed_bytes > limits_.bytes_max)
+    return failure{errc::busy, "uncommitted changes fill their buffer: commit,"
+                               " then try again"
+                                   + limits};
+  return {};
+}
+
+result<void>
+pending_buffer::check_upserts(std::span<const pending_change> upserts) const {
+  std::unordered_map<std::string_view, const commit_operation*> last;
+  for (const auto& upsert : upserts)
+    last.insert_or_assign(upsert->id, upsert.get());
+  std::size_t added_operations = 0;
+  std::size_t added_bytes = 0;
+  std::size_t freed_bytes = 0;
+  for (const auto& [id, upsert] : last) {
+    added_bytes += cost(*upsert);
+    if (auto found = by_id_.find(id); found != by_id_.end())
+      freed_bytes += cost(*found->second->change);
+    else
+      ++added_operations;
+  }
+  return check_room(added_operations, added_bytes, freed_bytes,
+                    "the upsert of " + std::to_string(last.size())
+                        + " records");
+}
+
+result<void> pending_buffer::upsert(std::vector<pending_change> upserts) {
+  CALLBOARD_TRY(check_upserts(upserts));
+  adopt(std::move(upserts));
+  return {};
+}
+
+void pending_buffer::adopt(std::vector<pending_change> upserts) {
+  for (auto& upsert : upserts)
+    put_upsert(std::move(upsert));
+}
+
+void pending_buffer::put_upsert(pending_change upsert) {
+  auto found = by_id_.find(upsert->id);
+  if (found == by_id_.end()) {
+    bytes_ += cost(*upsert);
+    ++upserts_;
+    slots_.push_back({std::move(upsert)});
+    by_id_.emplace(slots_.back().change->id, std::prev(slots_.end()));
+    return;
+  }
+  auto position = found->second;
+  if (!is_upsert(position->change))
+    slots_.splice(slots_.end(), slots_, position);
+  replace(*position, std::move(upsert));
+}
+
+result<void> pending_buffer::remove(
+    std::span<const std::string> ids, std::uint64_t drop_epoch,
+    const std::function<bool(std::string_view)>& is_committed) {
+  std::unordered_set<std::string_view> to_delete;
+  std::size_t added_operations = 0;
+  std::size_t added_bytes = 0;
+  for (const auto& id : ids) {
+    auto found = by_id_.find(id);
+    auto is_pending = found != by_id_.end();
+    if (is_pending && (found->second->in_flight || found->second->hides))
+      to_delete.insert(id);
+    else if (is_committed(id) && to_delete.insert(id).second && !is_pending) {
+      ++added_operations;
+      added_bytes += id.size() + change_overhead_bytes;
+    }
+  }
+  if (added_operations > 0)
+    CALLBOARD_TRY(check_room(added_operations, added_bytes, 0,
+                             "the removal of "
+                                 + std::to_string(added_operations) + " rows"));
+  for (const auto& id : ids) {
+    if (to_delete.contains(id))
+      put_remove(id, drop_epoch);
+    else if (auto found = by_id_.find(id); found != by_id_.end())
+      erase(found->second);
+  }
+  return {};
+}
+
+void pending_buffer::put_remove(const std::string& id,
+                                std::uint64_t drop_epoch) {
+  auto found = by_id_.find(id);
+  if (found != by_id_.end() && !is_upsert(found->second->change))
+    return;
+  auto change = std::make_shared<commit_operation>();
+  change->what = commit_operation::kind::remove;
+  change->id = id;
+  change->drop_epoch = drop_epoch;
+  if (found == by_id_.end()) {
+    bytes_ += cost(*change);
+    slots_.push_back({std::move(change)});
+    found =
+        by_id_.emplace(slots_.back().change->id, std::prev(slots_.end())).first;
+  } else {
+    replace(*found->second, std::move(change));
+    // The key moved with the change that holds it.
+    found = by_id_.find(id);
+  }
+  found->second->hides = true;
+  found->second->deleted_at = ++time_;
+}
+
+void pending_buffer::replace(slot& target, pending_change change) {
+  bytes_ += cost(*change);
+  bytes_ -= cost(*target.change);
+  upserts_ += is_upsert(change) ? 1 : 0;
+  upserts_ -= is_upsert(target.change) ? 1 : 0;
+  auto node = by_id_.extract(target.change->id);
+  node.key() = change->id;
+  by_id_.insert(std::move(node));
+  target.change = std::move(change);
+}
+
+void pending_buffer::erase(slot_list::iterator position) {
+  bytes_ -= cost(*position->change);
+  upserts_ -= is_upsert(position->change) ? 1 : 0;
+  by_id_.erase(position->change->id);
+  slots_.erase(position);
+}
+
+pending_change pending_buffer::find(std::string_view id) const {
+  auto found = by_id_.find(id);
+  if (found == by_id_.end() || !is_upsert(found->second->change))
+    return nullptr;
+  return found->second->change;
+}
+
+bool pending_buffer::hides(std::string_view id) const {
+  auto found = by_id_.find(id);
+  return found != by_id_.end() && found->second->hides;
+}
+
+std::vector<std::string> pending_buffer::hidden_ids() const {
+  std::vector<std::string> out;
+  for (const auto& each : slots_)
+    if (each.hides)
+      out.push_back(each.change->id);
+  return out;
+}
+
+std::vector<std::string> pending_buffer::upsert_ids() const {
+  std::vector<std::string> out;
+  out.reserve(upserts_);
+  for (const auto& each : slots_)
+    if (is_upsert(each.change))
+      out.push_back(each.change->id);
+  return out;
+}
+
+std::vector<std::string>
+pending_buffer::ids_with(indexed_field field, std::string_view value) const {
+  auto name = indexed_field_names[static_cast<std::size_t>(field)];
+  std::vector<std::string> out;
+  for (const auto& each : slots_)
+    if (is_upsert(each.change)
+        && string_member(each.change->record, name) == value)
+      out.push_back(each.change->id);
+  return out;
+}
+
+pending_batch pending_buffer::take() {
+  pending_batch batch;
+  batch.taken_at_ = time_;
+  batch.changes.reserve(slots_.size());
+  for (auto& each : slots_) {
+    each.in_flight = true;
+    batch.changes.push_back(each.change);
+  }
+  return batch;
+}
+
+void pending_buffer::committed(const pending_batch& batch) {
+  put_back();
+  for (const auto& change : batch.changes) {
+    auto found = by_id_.find(change->id);
+    if (found == by_id_.end())
+      continue;
+    auto position = found->second;
+    if (position->change == change)
+      erase(position);
+    else
+      position->hides = position->deleted_at > batch.taken_at_;
+  }
+}
+
+void pending_buffer::put_back() {
+  for (auto& each : slots_)
+    each.in_flight = false;
+}
+
+void pending_buffer::clear() {
+  by_id_.clear();
+  slots_.clear();
+  upserts_ = 0;
+  bytes_ = 0;
+}
+
+} // namespace callboard

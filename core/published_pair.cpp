@@ -1,0 +1,155 @@
+#include "core/published_pair.hpp"
+
+#include "core/bytes.hpp"
+#include "core/lightrag_pair.hpp"
+
+#include <utility>
+
+namespace callboard {
+
+namespace {
+
+constexpr std::uint32_t private_mode = 0600;
+constexpr std::size_t copy_bytes = std::size_t{1} << 20;
+
+result<std::unique_ptr<mapping>> contents(const directory& where,
+                                          std::string_view name) {
+  CALLBOARD_TRY_ASSIGN(auto opened, where.open_file(name, open_mode::read));
+  CALLBOARD_TRY_ASSIGN(auto status, opened->status());
+  return opened->map(status.size_bytes, map_mode::shared);
+}
+
+result<void> copy_file(const directory& from, std::string_view from_name,
+                       directory& to, std::string_view to_name) {
+  CALLBOARD_TRY_ASSIGN(auto source, contents(from, from_name));
+  CALLBOARD_TRY_ASSIGN(auto copy,
+                       to.open_file(to_name, open_mode::create_empty));
+  auto rest = source->bytes();
+  for (std::uint64_t offset = 0; !rest.empty();) {
+    auto part = rest.first(std::min(rest.size(), copy_bytes));
+    CALLBOARD_TRY(copy->append(offset, part));
+    offset += part.size();
+    rest = rest.subspan(part.size());
+  }
+  CALLBOARD_TRY_ASSIGN(auto status, from.status(from_name));
+  CALLBOARD_TRY(copy->set_mode(status.mode));
+  return copy->sync();
+}
+
+/// Links, or where the file system has no links, copies.
+result<void> link_or_copy(directory& from, std::string_view from_name,
+                          directory& to, std::string_view to_name) {
+  if (from.link(from_name, to, to_name))
+    return {};
+  return copy_file(from, from_name, to, to_name);
+}
+
+} // namespace
+
+std::string private_directory_name(std::string_view namespace_name) {
+  return "faiss_index_" + std::string{namespace_name} + ".callboard";
+}
+
+published_pair::published_pair(io& door, directory& outside, directory& home,
+                               std::string_view namespace_name)
+    : door_(door),
+      outside_(outside),
+      home_(home),
+      index_name_(published_index_name(namespace_name)),
+      meta_name_(published_meta_name(namespace_name)) {}
+
+result<published_pair::state> published_pair::examine(const manifest& root) {
+  CALLBOARD_TRY_ASSIGN(auto index, owner_of(index_name_, ".index", root));
+  CALLBOARD_TRY_ASSIGN(auto meta, owner_of(meta_name_, ".meta", root));
+  if (index == owner::foreign && meta == owner::foreign)
+    return state::foreign;
+  if (index == owner::foreign || meta == owner::foreign)
+    return state::half_foreign;
+  if (index == owner::current && meta == owner::current)
+    return state::current;
+  return state::outdated;
+}
+
+/// Ours are links to a base in the private directory, or, where the file
+/// system has no links, copies of one.
+result<published_pair::owner>
+published_pair::owner_of(const std::string& published, std::string_view suffix,
+                         const manifest& root) {
+  auto there = outside_.status(published);
+  if (!there) {
+    if (there.error().code == errc::not_found)
+      return owner::outdated;
+    return std::move(there).error();
+  }
+  auto current_name =
+      "base-" + std::to_string(root.base.epoch) + std::string{suffix};
+  CALLBOARD_TRY_ASSIGN(auto names, home_.list());
+  for (auto by_content : {false, true})
+    for (const auto& name : names) {
+      if (!name.starts_with("base-") || !name.ends_with(suffix))
+        continue;
+      auto ours = home_.status(name);
+      if (!ours)
+        continue;
+      auto same = ours->identity == there->identity;
+      if (by_content && ours->size_bytes == there->size_bytes) {
+        CALLBOARD_TRY_ASSIGN(same, is_copy_of(published, name));
+      }
+      if (same)
+        return name == current_name ? owner::current : owner::outdated;
+    }
+  return owner::foreign;
+}
+
+result<bool> published_pair::is_copy_of(const std::string& published,
+                                        const std::string& private_name) {
+  CALLBOARD_TRY_ASSIGN(auto left, contents(outside_, published));
+  CALLBOARD_TRY_ASSIGN(auto right, contents(home_, private_name));
+  return checksum(left->bytes()) == checksum(right->bytes());
+}
+
+std::uint32_t published_pair::file_mode() const {
+  auto status = outside_.status(index_name_);
+  return status ? status->mode : private_mode;
+}
+
+result<void> published_pair::publish(const manifest& root) {
+  auto index = std::pair{index_name_, base_index_name(root.base.epoch)};
+  auto meta = std::pair{meta_name_, base_meta_name(root.base.epoch)};
+  // A LightRAG reader that finds an index without a meta file starts empty,
+  // so the very first publication begins with the meta file.
+  auto first_publication = !outside_.status(index_name_).has_value();
+  if (root.meta_first || first_publication)
+    std::swap(index, meta);
+  CALLBOARD_TRY(replace(index.first, index.second));
+  return replace(meta.first, meta.second);
+}
+
+result<void> published_pair::replace(const std::string& published,
+                                     const std::string& private_name) {
+  CALLBOARD_TRY_ASSIGN(auto ours, home_.status(private_name));
+  auto there = outside_.status(published);
+  if (there && there->identity == ours.identity)
+    return {};
+  auto temporary = published + ".tmp." + std::to_string(door_.random_bits());
+  CALLBOARD_TRY(link_or_copy(home_, private_name, outside_, temporary));
+  if (auto renamed = outside_.rename(temporary, published); !renamed) {
+    (void)outside_.remove(temporary);
+    return renamed;
+  }
+  return outside_.sync();
+}
+
+result<void> published_pair::set_aside(std::uint64_t epoch) {
+  auto prefix = "foreign-" + std::to_string(epoch);
+  for (const auto& [name, suffix] :
+       {std::pair{index_name_, ".index"}, std::pair{meta_name_, ".meta"}}) {
+    auto target = prefix + suffix;
+    if (!outside_.status(name) || home_.status(target))
+      continue;
+    CALLBOARD_TRY(link_or_copy(outside_, name, home_, target));
+  }
+  return home_.sync();
+}
+
+} // namespace callboard

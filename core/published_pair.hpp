@@ -1,0 +1,68 @@
+#pragma once
+
+#include "core/io.hpp"
+#include "core/manifest.hpp"
+#include "core/result.hpp"
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace callboard {
+
+/// `faiss_index_<namespace>.callboard`, the private directory of a store.
+std::string private_directory_name(std::string_view namespace_name);
+
+/// The two files that LightRAG readers see: links to one base's files in the
+/// private directory.
+///
+/// Ownership: borrows the directories.
+/// Threads:   not thread-safe.
+class published_pair {
+public:
+  published_pair(io& door, directory& outside, directory& home,
+                 std::string_view namespace_name);
+
+  enum class state : std::uint8_t {
+    /// Both files are those of the base.
+    current,
+    /// Missing, or of an older base of ours: an interrupted publication.
+    outdated,
+    /// Somebody else wrote both files.
+    foreign,
+    /// Somebody else wrote one of them.
+    half_foreign,
+  };
+
+  /// Compares the published files with the base that `root` names and with
+  /// older ones in the private directory.
+  result<state> examine(const manifest& root);
+
+  /// Permission bits of the published index file, or 0600 if there is none.
+  std::uint32_t file_mode() const;
+
+  /// Publishes the base that `root` names, one file after the other, each
+  /// durably, in the order that keeps every mix harmless.
+  result<void> publish(const manifest& root);
+
+  /// Keeps links to whatever is published now as `foreign-<epoch>.*` in the
+  /// private directory.
+  result<void> set_aside(std::uint64_t epoch);
+
+private:
+  enum class owner : std::uint8_t { current, outdated, foreign };
+  result<owner> owner_of(const std::string& published, std::string_view suffix,
+                         const manifest& root);
+  result<bool> is_copy_of(const std::string& published,
+                          const std::string& private_name);
+  result<void> replace(const std::string& published,
+                       const std::string& private_name);
+
+  io& door_;
+  directory& outside_;
+  directory& home_;
+  std::string index_name_;
+  std::string meta_name_;
+};
+
+} // namespace callboard
