@@ -42,15 +42,20 @@ store_session::begin_checkpoint(compaction how) {
 }
 
 result<void> store_session::write_checkpoint(checkpoint_run& run) {
-  return guarded([&] { return run.job->write(); });
+  auto written = guarded([&] { return run.job->write(); });
+  if (!written)
+    run.job.reset(); // lets go of its locks
+  return written;
 }
 
 result<bool> store_session::finish_checkpoint(checkpoint_run& run) {
+  auto job = std::move(run.job);
+  auto owner = std::move(run.owner);
   return use(store_access::write, [&](store& current) -> result<bool> {
-    if (&current != run.owner.get())
+    if (&current != owner.get())
       return failure{errc::busy, "the store was opened anew while a checkpoint "
                                  "was written: ask for another one"};
-    CALLBOARD_TRY(current.finish_checkpoint(std::move(run.job)));
+    CALLBOARD_TRY(current.finish_checkpoint(std::move(job)));
     return current.stats().base_epoch != run.base_epoch;
   });
 }

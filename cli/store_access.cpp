@@ -19,7 +19,7 @@
 namespace callboard::cli {
 namespace {
 
-/// What a store's files say about its vectors, as far as they do.
+/// What a store's files say about its vectors; zero and empty if they do not.
 struct stored_identity {
   std::size_t dimension = 0;
   std::string model;
@@ -108,22 +108,37 @@ find_store(io& door, const store_arguments& arguments) {
   return std::optional<stored_identity>();
 }
 
+/// The embedder that a store was made with, if its name tells how to make it.
+result<std::shared_ptr<embedder>>
+embedder_of_store(io& door, const stored_identity& stored) {
+  if (stored.model.empty())
+    return failure{errc::invalid_argument,
+                   "the store does not tell what its vectors are made with: "
+                   "name it with --embedder"};
+  auto made = make_embedder(stored.model, 0, door);
+  if (made && (*made)->name() == stored.model)
+    return made;
+  return failure{errc::model_mismatch,
+                 "the vectors of the store are made with "
+                     + printable(stored.model)
+                     + ": name that embedder with --embedder"};
+}
+
 result<std::shared_ptr<embedder>>
 choose_embedder(io& door, const embedder_arguments& arguments,
                 const std::optional<stored_identity>& stored, store_use use) {
   command_settings settings;
   settings.model_name = arguments.model;
-  if (!arguments.specification.empty())
-    return make_embedder(arguments.specification, arguments.dimension, door,
-                         settings);
-  if (stored && !stored->model.empty()) {
-    auto same = make_embedder(stored->model, arguments.dimension, door);
-    if (same && (*same)->name() == stored->model)
-      return same;
-  }
-  if (stored && stored->dimension != 0 && use == store_use::read)
+  const bool is_named =
+      !arguments.specification.empty() || arguments.dimension != 0;
+  if (is_named || !stored || stored->dimension == 0)
+    return make_embedder(arguments.specification.empty()
+                             ? default_embedder
+                             : arguments.specification,
+                         arguments.dimension, door, settings);
+  if (use == store_use::read)
     return std::shared_ptr<embedder>(std::make_shared<no_embedder>(*stored));
-  return make_embedder(default_embedder, arguments.dimension, door, settings);
+  return embedder_of_store(door, *stored);
 }
 
 } // namespace
@@ -159,8 +174,8 @@ void add_store_options(CLI::App& command, store_arguments& arguments) {
   command
       .add_option("-e,--embedder", arguments.embedder.specification,
                   "words:DIMENSION, words:DIMENSION,idf=FILE (see train), or "
-                  "command:SHELL-COMMAND (default: that of the store, if it "
-                  "is words:..., else words:256)")
+                  "command:SHELL-COMMAND (default: words:DIMENSION as the "
+                  "store has it; for a new store words:256)")
       ->group(group);
   command
       .add_option("--dim", arguments.embedder.dimension,

@@ -21,7 +21,7 @@ struct message_arguments {
 };
 
 struct embedder_arguments {
-  /// Empty: that of the store if it can be told, else `default_embedder`.
+  /// Empty: that of the store; `default_embedder` for a new one.
   std::string specification;
   /// 0: not given.
   std::size_t dimension = 0;
@@ -37,7 +37,7 @@ struct store_arguments {
   message_arguments messages;
 };
 
-inline constexpr const char* default_embedder = "words:256";
+inline constexpr const char* default_embedder = "words";
 
 void add_message_options(CLI::App& command, message_arguments& arguments);
 /// With those of `add_message_options`.

@@ -212,6 +212,8 @@ run 2 query --dir small --embedder words:128 chess
 one_error_line dimension_mismatch
 run 0 ingest --dir foreign --embedder 'command:cat' --dim 3 --quiet /dev/null
 run 0 stats --dir foreign
+run 2 query --dir foreign text
+one_error_line invalid_argument
 run 7 ingest --dir foreign --embedder 'command:false' --dim 3 packages
 printed err '^callboard: embedding_failed: '
 run 7 query --dir foreign --embedder 'command:false' --dim 3 text
@@ -228,6 +230,9 @@ run 0 query --dir trained --embedder words:64,idf=table chess
 printed out 'chess-game'
 run 2 query --dir trained chess
 one_error_line model_mismatch
+run 2 query --dir trained --embedder words:64 chess
+one_error_line model_mismatch
+run 0 get --dir trained chess-game
 run 1 train --output no/such/table packages
 
 echo "== damage"
@@ -303,12 +308,12 @@ answer() {
   sed -n "${1}p" out | grep -qE -- "$2" \
     || fail "line $1: $(sed -n "${1}p" session): $(sed -n "${1}p" out): not $2"
 }
-for line in 1 2 3 26 32 33 36; do answer $line '^\{"r": null\}$'; done
+for line in 1 2 3 26 32 33 36; do answer "$line" '^\{"r": null\}$'; done
 answer 4 '^\{"r": \["a", "b", "c"\]\}$'
 answer 5 '^\{"r": \{"generation": [0-9]+, "committed": 3, "discarded": 0\}\}$'
 answer 6 '"full_doc_id": NaN, .*"file_path": 123456789012345678901234567890, .*"file_path": "\\ud800".*, null\]\}$'
 answer 7 '^\{"r": \[\{"__id__": "c", '
-for line in {8..22}; do answer $line '^\{"e": \{"code": "[a-z_]+", "message": ".+"\}\}$'; done
+for line in {8..22}; do answer "$line" '^\{"e": \{"code": "[a-z_]+", "message": ".+"\}\}$'; done
 answer 15 dimension_mismatch
 answer 24 '^\{"e": \{"code": "records_failed", .*"generation": [0-9]+, "failed": \[\{"id": "bad", '
 answer 25 '^\{"r": \["bad"\]\}$'
@@ -336,9 +341,8 @@ mkfifo pipe
 pid=$!
 exec 3>pipe
 printf 'first paragraph\n\nsecond paragraph\n\nthird' >&3
-until [[ -n $("$callboard" get --dir interrupted --json \
-                chunk-"$(printf 'second paragraph' | md5sum | cut -c1-32)" 2>/dev/null \
-              | grep second) ]]; do
+id=chunk-$(printf 'second paragraph' | md5sum | cut -c1-32)
+until "$callboard" get --dir interrupted "$id" >/dev/null 2>&1; do
   kill -0 "$pid" || break
 done
 kill -INT "$pid"

@@ -490,8 +490,8 @@ TEST_CASE("a reader's failed batch does not fail a commit without its records",
   test_handle mine(where, {}, {.batch_texts_max = 1, .batches_at_once = 4});
   mine.settle(mine.upsert("a", "one"));
   auto reading = mine.get_vectors({"a"});
-  mine.settle(mine.remove({"a"}));
-  mine.settle(mine.upsert_record("b", R"({"content": "two"})"));
+  need(mine.remove({"a"}).get());
+  need(mine.upsert("b", "two").get());
   auto commit = mine.commit();
   mine.services.answer_texts(failure{errc::embedding_failed, "no model"});
   CHECK_FALSE(reading.get());

@@ -1,0 +1,1248 @@
+#include "core/file_store.hpp"
+#include "core/record.hpp"
+#include "tests/support/store_fixture.hpp"
+
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include <fstream>
+#include <random>
+#include <sys/wait.h>
+#include <unistd.h>
+
+using namespace callboard;
+using namespace callboard::test;
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// A store in a directory of its own, opened once.
+struct one_store {
+  one_store() : handle(here.open(options())) {}
+
+  store_options options() const { return options_for(place.path()); }
+
+  quick_directory place;
+  process here;
+  std::unique_ptr<store> handle;
+};
+
+/// What a new process finds.
+versions reopened(const fs::path& place) {
+  process fresh;
+  fresh.disk.stop_steady_clock();
+  return contents(*fresh.open(options_for(place)));
+}
+
+/// Fails operations of `kind` on files whose path ends with `suffix`.
+faulty_io::hook failing(operation_kind kind, std::string suffix, fault what) {
+  return [=](const operation& each) {
+    const bool hit = each.kind == kind && each.path.ends_with(suffix);
+    return hit ? what : fault::none();
+  };
+}
+
+} // namespace
+
+// -- Commits and handles ------------------------------------------------------
+
+TEST_CASE("A new store is empty, and its published pair is, too") {
+  one_store s;
+  CHECK(s.handle->report().created);
+  CHECK_FALSE(s.handle->report().imported);
+  CHECK(contents(*s.handle).empty());
+  CHECK(s.handle->published());
+  REQUIRE(fs::exists(index_path(s.place.path())));
+  CHECK(read_published(s.place.path()).total == 0);
+  s.handle.reset();
+  auto again = s.here.open(s.options());
+  CHECK_FALSE(again->report().created);
+  CHECK(contents(*again).empty());
+}
+
+TEST_CASE("A commit is there after the store is opened again") {
+  one_store s;
+  const auto done = put(*s.handle, many("a", 5));
+  CHECK(done.committed == 5);
+  CHECK(done.generation == 1);
+  CHECK(contents(*done.view) == many("a", 5));
+  s.handle.reset();
+  CHECK(reopened(s.place.path()) == many("a", 5));
+}
+
+TEST_CASE("What one handle commits the others see after a refresh") {
+  const bool same_process = GENERATE(true, false);
+  one_store s;
+  process elsewhere;
+  auto other = (same_process ? s.here : elsewhere).open(s.options());
+  const auto probe = other->probe();
+  CHECK_FALSE(probe->changed(other->view()->generation()));
+  put(*s.handle, many("a", 3));
+  CHECK(probe->changed(other->view()->generation()));
+  CHECK(contents(*other).empty());
+  CHECK(contents(*need(other->refresh())) == many("a", 3));
+  CHECK_FALSE(probe->changed(other->view()->generation()));
+  put(*other, {{"a1", 2}});
+  CHECK(s.handle->probe()->changed(s.handle->view()->generation()));
+  CHECK(contents(*need(s.handle->refresh()))
+        == changed(many("a", 3), {{"a1", 2}}));
+}
+
+TEST_CASE("Handles that commit in turns lose nothing of each other") {
+  one_store s;
+  process elsewhere;
+  auto other = elsewhere.open(s.options());
+  versions expected;
+  for (int i = 0; i < 20; ++i) {
+    const versions change = {{"both", i}, {"row" + std::to_string(i), i}};
+    put(i % 2 == 0 ? *s.handle : *other, change);
+    expected = changed(expected, change);
+    if (i % 7 == 0)
+      need(other->checkpoint(compaction::none));
+  }
+  CHECK(contents(*need(s.handle->refresh())) == expected);
+  CHECK(contents(*need(other->refresh())) == expected);
+  CHECK(s.handle->view()->generation() == 20);
+  need(s.handle->verify());
+  CHECK(reopened(s.place.path()) == expected);
+}
+
+TEST_CASE("A probe that outlives its store goes on telling") {
+  one_store s;
+  const auto probe = s.handle->probe();
+  const auto seen = s.handle->view()->generation();
+  s.handle.reset();
+  CHECK_FALSE(probe->changed(seen));
+  put(*s.here.open(s.options()), {{"a", 1}});
+  CHECK(probe->changed(seen));
+}
+
+TEST_CASE("A commit that could not be read yet keeps the probe asking") {
+  one_store s;
+  process elsewhere;
+  auto other = elsewhere.open(s.options());
+  put(*s.handle, {{"a", 1}});
+  {
+    // Whose commit is under way holds the lock: its frame may not be durable.
+    auto home = need(posix_io().open_directory(
+        private_path(s.place.path()).string(), false));
+    auto writer =
+        need(held_lock::acquire(*home, store_lock::writer, lock_mode::exclusive,
+                                std::chrono::milliseconds(0)));
+    CHECK(contents(*need(other->refresh())).empty());
+  }
+  CHECK(other->probe()->changed(other->view()->generation()));
+  CHECK(contents(*need(other->refresh())) == versions{{"a", 1}});
+}
+
+TEST_CASE("A board that covers all processes spares looking at the files") {
+  quick_directory place;
+  process here(true);
+  auto first = here.open(options_for(place.path()));
+  auto second = here.open(options_for(place.path()));
+  const auto before = here.disk.operation_count();
+  CHECK_FALSE(second->probe()->changed(second->view()->generation()));
+  CHECK(here.disk.operation_count() == before);
+  put(*first, {{"a", 1}});
+  CHECK(second->probe()->changed(second->view()->generation()));
+  CHECK(contents(*need(second->refresh())) == versions{{"a", 1}});
+}
+
+TEST_CASE("Of several changes of an id in one commit the last one counts") {
+  one_store s;
+  const std::vector<commit_operation> operations = {
+      upsert("a", 1), upsert("b", 1), upsert("a", 2), removal("b"),
+      removal("c"),   upsert("c", 1), removal("d"),   upsert("e", 1),
+      removal("e"),   upsert("e", 7)};
+  need(s.handle->commit(operations));
+  const versions expected = {{"a", 2}, {"c", 1}, {"e", 7}};
+  CHECK(contents(*s.handle) == expected);
+  CHECK(reopened(s.place.path()) == expected);
+}
+
+TEST_CASE("Rows of the base and later ones can be replaced and removed") {
+  one_store s;
+  put(*s.handle, many("base", 10));
+  need(s.handle->checkpoint(compaction::none));
+  put(*s.handle, many("later", 10));
+  put(*s.handle, {{"base1", 2}, {"later1", 2}, {"new", 1}});
+  take_out(*s.handle, {"base2", "later2", "base1", "unknown"});
+  put(*s.handle, {{"base2", 3}});
+  const auto expected =
+      without(changed(changed(many("base", 10), many("later", 10)),
+                      {{"later1", 2}, {"new", 1}, {"base2", 3}}),
+              {"base1", "later2"});
+  CHECK(contents(*s.handle) == expected);
+  CHECK(reopened(s.place.path()) == expected);
+  need(s.handle->checkpoint(compaction::none));
+  CHECK(contents(*s.handle) == expected);
+  CHECK(read_published(s.place.path()).rows == expected);
+  CHECK(reopened(s.place.path()) == expected);
+}
+
+TEST_CASE("A commit of nothing changes nothing") {
+  one_store s;
+  put(*s.handle, {{"a", 1}});
+  const auto before = all_files(s.place.path());
+  const auto done = need(s.handle->commit({}));
+  CHECK(done.generation == 1);
+  CHECK(done.committed == 0);
+  CHECK(contents(*done.view) == versions{{"a", 1}});
+  CHECK(all_files(s.place.path()) == before);
+}
+
+TEST_CASE("A commit that expects another generation is refused") {
+  one_store s;
+  process elsewhere;
+  auto other = elsewhere.open(s.options());
+  const auto seen = put(*s.handle, {{"a", 1}}).generation;
+  put(*other, {{"a", 2}});
+  const std::vector<commit_operation> mine = {upsert("a", 3)};
+  CHECK(failure_of(s.handle->commit(mine, seen)).code == errc::conflict);
+  CHECK(contents(*need(s.handle->refresh())) == versions{{"a", 2}});
+  need(s.handle->commit(mine, s.handle->view()->generation()));
+  CHECK(contents(*need(other->refresh())) == versions{{"a", 3}});
+}
+
+TEST_CASE("Ids of up to 1024 bytes come back whole") {
+  one_store s;
+  const std::string longest(id_bytes_max, 'x');
+  const versions rows = {{longest, 1}, {"\xC3\xA9\xE2\x82\xAC", 2}};
+  put(*s.handle, rows);
+  CHECK(reopened(s.place.path()) == rows);
+  need(s.handle->checkpoint(compaction::none));
+  CHECK(read_published(s.place.path()).rows == rows);
+  CHECK(reopened(s.place.path()) == rows);
+}
+
+TEST_CASE("A commit that is unusable or too large is refused whole") {
+  one_store s;
+  put(*s.handle, {{"a", 1}});
+  const auto before = all_files(s.place.path());
+  std::vector<commit_operation> bad = {upsert("a", 2)};
+  auto expected = errc::invalid_argument;
+  SECTION("for too many changes") {
+    bad.resize(commit_operations_max + 1, removal("a"));
+    expected = errc::too_large;
+  }
+  SECTION("for too many bytes") {
+    auto large = upsert("large", 1);
+    large.record.resize(record_bytes_max - 100, ' ');
+    bad.resize(commit_bytes_max / large.record.size() + 1, large);
+    expected = errc::too_large;
+  }
+  SECTION("for a vector of another dimension") {
+    bad.push_back(upsert("b", 1));
+    bad.back().vector.push_back(0);
+    expected = errc::dimension_mismatch;
+  }
+  SECTION("for an empty id") {
+    bad.push_back(removal(""));
+  }
+  SECTION("for a long id") {
+    bad.push_back(removal(std::string(id_bytes_max + 1, 'x')));
+    expected = errc::too_large;
+  }
+  SECTION("for an empty record") {
+    bad.push_back(upsert("b", 1));
+    bad.back().record.clear();
+  }
+  SECTION("for a large record") {
+    bad.push_back(upsert("b", 1));
+    bad.back().record.resize(record_bytes_max + 1, ' ');
+    expected = errc::too_large;
+  }
+  CHECK(failure_of(s.handle->commit(bad)).code == expected);
+  CHECK(contents(*s.handle) == versions{{"a", 1}});
+  CHECK(all_files(s.place.path()) == before);
+  put(*s.handle, {{"a", 3}});
+  CHECK(reopened(s.place.path()) == versions{{"a", 3}});
+}
+
+TEST_CASE("Who cannot get the lock in time is told so, and nothing changes") {
+  one_store s;
+  put(*s.handle, {{"a", 1}});
+  auto home = need(
+      posix_io().open_directory(private_path(s.place.path()).string(), false));
+  auto writer =
+      need(held_lock::acquire(*home, store_lock::writer, lock_mode::exclusive,
+                              std::chrono::milliseconds(0)));
+  CHECK(failure_of(try_put(*s.handle, {{"a", 2}})).code == errc::busy);
+  CHECK(failure_of(s.handle->checkpoint(compaction::none)).code == errc::busy);
+  CHECK(failure_of(s.handle->drop()).code == errc::busy);
+  CHECK(contents(*need(s.handle->refresh())) == versions{{"a", 1}});
+}
+
+TEST_CASE("A store whose writer is at work can be opened and read") {
+  one_store s;
+  put(*s.handle, {{"a", 1}});
+  need(s.handle->checkpoint(compaction::none));
+  auto home = need(
+      posix_io().open_directory(private_path(s.place.path()).string(), false));
+  auto writer = std::optional(
+      need(held_lock::acquire(*home, store_lock::writer, lock_mode::exclusive,
+                              std::chrono::milliseconds(0))));
+  process elsewhere;
+  auto other = elsewhere.open(s.options());
+  CHECK(contents(*other) == versions{{"a", 1}});
+  writer.reset();
+  put(*other, {{"b", 1}});
+  CHECK(contents(*need(s.handle->refresh())) == versions{{"a", 1}, {"b", 1}});
+}
+
+TEST_CASE("A lock counts only on the file that is called LOCK") {
+  one_store s;
+  const auto lock_path = private_path(s.place.path(), "LOCK");
+  auto home = need(
+      posix_io().open_directory(private_path(s.place.path()).string(), false));
+  auto writer =
+      need(held_lock::acquire(*home, store_lock::writer, lock_mode::exclusive,
+                              std::chrono::milliseconds(0)));
+  fs::remove(lock_path);
+  put(*s.handle, {{"a", 1}}); // nobody holds the new LOCK
+  CHECK(fs::exists(lock_path));
+}
+
+TEST_CASE("Bad names and dimensions are refused before anything is made") {
+  quick_directory place;
+  auto options = options_for(place.path());
+  SECTION("workspace") {
+    options.workspace =
+        GENERATE(values<std::string>({"..", ".", "a/b", "/", "a\nb"}));
+  }
+  SECTION("namespace") {
+    options.namespace_name =
+        GENERATE(values<std::string>({"", "..", "a/b", "/a", "a\nb"}));
+  }
+  SECTION("dimension") {
+    options.dimension = GENERATE(0U, 65'537U);
+  }
+  SECTION("model") {
+    options.model = std::string(1025, 'm');
+  }
+  process here;
+  const auto reason = failure_of(here.try_open(options));
+  CHECK((reason.code == errc::invalid_argument
+         || reason.code == errc::too_large));
+  CHECK(fs::is_empty(place.path()));
+}
+
+TEST_CASE("Stores of several workspaces and namespaces do not mix") {
+  quick_directory place;
+  process here;
+  std::vector<std::unique_ptr<store>> stores;
+  const std::vector<std::string> names = {"chunks", "entities", "a.b-c_d", "ё"};
+  for (const auto* workspace : {"", "one", "two words"})
+    for (const auto& name : names) {
+      auto options = options_for(place.path());
+      options.workspace = workspace;
+      options.namespace_name = name;
+      stores.push_back(here.open(options));
+      put(*stores.back(), {{std::string(workspace) + "/" + name, 1}});
+    }
+  for (auto& each : stores) {
+    need(each->refresh());
+    CHECK(contents(*each).size() == 1);
+  }
+}
+
+TEST_CASE("A store made with another dimension or model stays untouched") {
+  quick_directory place;
+  process here;
+  auto options = options_for(place.path());
+  options.model = "first";
+  auto handle = here.open(options);
+  put(*handle, many("a", 3));
+  CHECK(handle->stats().model == "first");
+  handle.reset();
+  const auto before = all_files(place.path());
+  auto expected = errc::dimension_mismatch;
+  SECTION("dimension") {
+    options.dimension = 8;
+  }
+  SECTION("model") {
+    options.model = "second";
+    expected = errc::model_mismatch;
+  }
+  const auto reason = failure_of(here.try_open(options));
+  CHECK(reason.code == expected);
+  CHECK(contains(reason.message, private_path(place.path()).string()));
+  CHECK(all_files(place.path()) == before);
+}
+
+TEST_CASE("A store remembers the first model that it is told") {
+  one_store s;
+  auto options = s.options();
+  options.model = "late";
+  auto named = s.here.open(options);
+  put(*named, {{"a", 1}});
+  need(named->checkpoint(compaction::none));
+  CHECK(named->stats().model == "late");
+  options.model = "other";
+  CHECK(failure_of(s.here.try_open(options)).code == errc::model_mismatch);
+  CHECK(reopened(s.place.path()) == versions{{"a", 1}});
+}
+
+TEST_CASE("An unwritable directory is refused with the reason") {
+  const bool exists = GENERATE(true, false);
+  scratch_directory place;
+  const auto inner = place / "store";
+  fs::create_directory(inner);
+  if (exists) {
+    process here;
+    put(*here.open(options_for(inner)), {{"a", 1}});
+  }
+  fs::permissions(place.path(), fs::perms(0755));
+  fs::permissions(inner, fs::perms(0555));
+  if (exists)
+    for (const auto& each : fs::directory_iterator(private_path(inner)))
+      fs::permissions(each.path(), fs::perms(0444));
+  if (exists)
+    fs::permissions(private_path(inner), fs::perms(0555));
+  const auto before = all_files(inner);
+  const auto child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    if (::geteuid() == 0 && (::setgid(65534) != 0 || ::setuid(65534) != 0))
+      ::_exit(1);
+    process here;
+    const auto opened = here.try_open(options_for(inner));
+    const bool refused = !opened
+                         && opened.error().code == errc::permission_denied
+                         && contains(opened.error().message, inner.string());
+    ::_exit(refused ? 0 : 2);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WEXITSTATUS(status) == 0);
+  CHECK(all_files(inner) == before);
+  fs::permissions(inner, fs::perms(0755));
+}
+
+// -- Checkpoints --------------------------------------------------------------
+
+TEST_CASE("A checkpoint publishes the store and keeps the published numbers") {
+  one_store s;
+  put(*s.handle, many("a", 10));
+  CHECK_FALSE(s.handle->published());
+  CHECK(read_published(s.place.path()).rows.empty());
+  need(s.handle->checkpoint(compaction::none));
+  CHECK(s.handle->published());
+  const auto first = read_published(s.place.path());
+  CHECK(first.rows == many("a", 10));
+  put(*s.handle, {{"a3", 2}, {"b", 1}});
+  take_out(*s.handle, {"a5"});
+  need(s.handle->checkpoint(compaction::none));
+  const auto second = read_published(s.place.path());
+  const auto expected =
+      without(changed(many("a", 10), {{"a3", 2}, {"b", 1}}), {"a5"});
+  CHECK(second.rows == expected);
+  for (const auto& [id, number] : second.numbers) {
+    CAPTURE(id);
+    if (expected.at(id) == 1 && id != "b")
+      CHECK(number == first.numbers.at(id));
+    else
+      CHECK(number >= first.total);
+  }
+  CHECK(second.total == 12);
+  CHECK(s.handle->stats().hole_rows == 2);
+}
+
+TEST_CASE("A checkpoint of what is published already writes nothing") {
+  one_store s;
+  put(*s.handle, many("a", 4));
+  need(s.handle->checkpoint(compaction::none));
+  const auto before = all_files(s.place.path());
+  need(s.handle->checkpoint(compaction::automatic));
+  CHECK(all_files(s.place.path()) == before);
+}
+
+TEST_CASE("Forced compaction without a grace period leaves no holes") {
+  one_store s;
+  put(*s.handle, many("a", 40));
+  need(s.handle->checkpoint(compaction::none));
+  take_out(*s.handle, {"a1", "a4", "a7", "a30", "a39"});
+  put(*s.handle, {{"a2", 2}, {"a35", 2}, {"b", 1}});
+  const auto expected = contents(*s.handle);
+  need(s.handle->checkpoint(compaction::forced));
+  CHECK(contents(*s.handle) == expected);
+  const auto published = read_published(s.place.path());
+  CHECK(published.rows == expected);
+  CHECK(published.total == expected.size());
+  CHECK(s.handle->stats().hole_rows == 0);
+  need(s.handle->verify());
+  CHECK(reopened(s.place.path()) == expected);
+}
+
+TEST_CASE("Compaction moves rows only after the grace period") {
+  one_store s;
+  auto options = s.options();
+  options.reader_grace = std::chrono::seconds(60);
+  s.here.disk.set_wall_clock(1'000'000);
+  auto handle = s.here.open(options);
+  put(*handle, many("a", 20));
+  need(handle->checkpoint(compaction::none));
+  take_out(*handle, {"a0", "a1", "a2"});
+  need(handle->checkpoint(compaction::none));
+  const auto expected = without(many("a", 20), {"a0", "a1", "a2"});
+  const auto numbers = read_published(s.place.path()).numbers;
+
+  need(handle->checkpoint(compaction::forced)); // copies
+  CHECK(read_published(s.place.path()).numbers == numbers);
+  CHECK(read_published(s.place.path()).total == 20);
+  s.here.disk.set_wall_clock(1'000'059);
+  CHECK_FALSE(handle->checkpoint_due());
+  need(handle->checkpoint(compaction::forced));
+  CHECK(read_published(s.place.path()).numbers == numbers);
+
+  s.here.disk.set_wall_clock(1'000'060);
+  CHECK(handle->checkpoint_due());
+  need(handle->checkpoint(compaction::automatic)); // moves
+  CHECK_FALSE(handle->checkpoint_due());
+  CHECK(read_published(s.place.path()).total == 17);
+  CHECK(read_published(s.place.path()).rows == expected);
+  need(handle->verify());
+  CHECK(reopened(s.place.path()) == expected);
+}
+
+TEST_CASE("Planned moves outlast checkpoints and changes of their rows") {
+  one_store s;
+  auto options = s.options();
+  options.reader_grace = std::chrono::seconds(60);
+  s.here.disk.set_wall_clock(1'000'000);
+  auto handle = s.here.open(options);
+  put(*handle, many("a", 20));
+  need(handle->checkpoint(compaction::none));
+  take_out(*handle, {"a0", "a1", "a10", "a11"});
+  need(handle->checkpoint(compaction::none));
+  need(handle->checkpoint(compaction::forced));
+  put(*handle, {{"a9", 2}, {"b", 1}}); // a9 is one of the last rows
+  take_out(*handle, {"a8"});
+  const auto expected = contents(*handle);
+  need(handle->checkpoint(compaction::none));
+  CHECK(read_published(s.place.path()).rows == expected);
+  s.here.disk.set_wall_clock(1'000'100);
+  need(handle->checkpoint(compaction::automatic));
+  CHECK(read_published(s.place.path()).rows == expected);
+  CHECK(contents(*handle) == expected);
+  need(handle->verify());
+  s.here.disk.set_wall_clock(1'001'000);
+  options.reader_grace = std::chrono::seconds(0);
+  need(s.here.open(options)->checkpoint(compaction::forced));
+  CHECK(read_published(s.place.path()).rows == expected);
+  CHECK(read_published(s.place.path()).total == expected.size());
+}
+
+TEST_CASE("A copy that does not match its row is never moved to") {
+  one_store s;
+  auto options = s.options();
+  options.reader_grace = std::chrono::seconds(60);
+  s.here.disk.set_wall_clock(1'000'000);
+  auto handle = s.here.open(options);
+  put(*handle, many("a", 8));
+  need(handle->checkpoint(compaction::none));
+  take_out(*handle, {"a0"});
+  need(handle->checkpoint(compaction::none));
+  need(handle->checkpoint(compaction::forced));
+  const auto epoch = handle->stats().base_epoch;
+  // Row 0 is the hole that holds the copy.
+  const auto path =
+      private_path(s.place.path(), "base-" + std::to_string(epoch) + ".index");
+  auto bytes = read_file(path);
+  bytes[45 + 2] = static_cast<char>(bytes[45 + 2] ^ 1);
+  {
+    std::fstream out(path, std::ios::in | std::ios::out | std::ios::binary);
+    out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  }
+  CHECK(failure_of(handle->verify()).code == errc::corrupt);
+  s.here.disk.set_wall_clock(1'000'100);
+  need(handle->checkpoint(compaction::automatic));
+  CHECK(read_published(s.place.path()).rows == without(many("a", 8), {"a0"}));
+  CHECK(contents(*handle) == without(many("a", 8), {"a0"}));
+}
+
+TEST_CASE("Commits may come between the steps of a checkpoint") {
+  one_store s;
+  process elsewhere;
+  auto other = elsewhere.open(s.options());
+  put(*s.handle, many("a", 5));
+  auto job = need(s.handle->begin_checkpoint(compaction::none));
+  put(*s.handle, {{"a1", 2}});
+  put(*other, {{"b", 1}});
+  need(job->write());
+  put(*other, {{"c", 1}});
+  take_out(*s.handle, {"a2"});
+  need(s.handle->finish_checkpoint(std::move(job)));
+  const auto expected =
+      without(changed(many("a", 5), {{"a1", 2}, {"b", 1}, {"c", 1}}), {"a2"});
+  CHECK(contents(*need(s.handle->refresh())) == expected);
+  CHECK(contents(*need(other->refresh())) == expected);
+  CHECK(read_published(s.place.path()).rows == many("a", 5));
+  CHECK_FALSE(s.handle->published());
+  put(*other, {{"d", 1}});
+  CHECK(reopened(s.place.path()) == changed(expected, {{"d", 1}}));
+  need(other->checkpoint(compaction::none));
+  CHECK(read_published(s.place.path()).rows == changed(expected, {{"d", 1}}));
+}
+
+TEST_CASE("A second checkpoint at the same time is refused") {
+  one_store s;
+  process elsewhere;
+  auto other = elsewhere.open(s.options());
+  put(*s.handle, many("a", 5));
+  auto job = need(s.handle->begin_checkpoint(compaction::none));
+  CHECK(failure_of(other->begin_checkpoint(compaction::none)).code
+        == errc::busy);
+  CHECK(failure_of(s.handle->begin_checkpoint(compaction::none)).code
+        == errc::busy);
+  CHECK(failure_of(other->drop()).code == errc::busy);
+  CHECK(failure_of(s.handle->finish_checkpoint(std::move(job))).code
+        == errc::invalid_argument); // not written
+  need(other->checkpoint(compaction::none));
+  CHECK(read_published(s.place.path()).rows == many("a", 5));
+}
+
+TEST_CASE("Checkpoints that are given up lose nothing and leave no debris") {
+  one_store s;
+  versions expected;
+  for (int i = 0; i < 70; ++i) { // more than a MANIFEST has room for logs
+    const versions change = {{"row" + std::to_string(i % 10), i}};
+    put(*s.handle, change);
+    expected = changed(expected, change);
+    auto job = need(s.handle->begin_checkpoint(compaction::none));
+    if (i % 3 == 0)
+      need(job->write());
+  }
+  CHECK(contents(*s.handle) == expected);
+  CHECK(reopened(s.place.path()) == expected);
+  need(s.handle->checkpoint(compaction::none));
+  CHECK(read_published(s.place.path()).rows == expected);
+  const auto epoch = std::to_string(s.handle->stats().base_epoch);
+  const std::set<std::string> names = {
+      "LOCK", "MANIFEST", "base-" + epoch + ".index", "base-" + epoch + ".meta",
+      "base-" + epoch + ".catalog"};
+  auto found = private_files(s.place.path());
+  std::erase_if(found,
+                [](const auto& name) { return name.starts_with("log-"); });
+  CHECK(found == names);
+}
+
+TEST_CASE("A log is due for folding when it has outgrown the base") {
+  one_store s;
+  CHECK_FALSE(s.handle->checkpoint_due());
+  auto large = upsert("large", 1);
+  large.record.pop_back();
+  large.record += ", \"more\": \"" + std::string(9u << 20, 'x') + "\"}";
+  need(s.handle->commit(std::span(&large, 1)));
+  CHECK_FALSE(s.handle->checkpoint_due());
+  need(s.handle->commit(std::span(&large, 1)));
+  CHECK(s.handle->checkpoint_due());
+  need(s.handle->checkpoint(compaction::automatic));
+  CHECK_FALSE(s.handle->checkpoint_due());
+}
+
+TEST_CASE("Views stay as they were whatever becomes of the store") {
+  one_store s;
+  std::vector<std::pair<snapshot_ptr, versions>> views;
+  auto keep = [&] {
+    views.emplace_back(s.handle->view(), contents(*s.handle));
+  };
+  put(*s.handle, many("a", 30));
+  keep();
+  put(*s.handle, {{"a1", 2}, {"b", 1}});
+  keep();
+  take_out(*s.handle, {"a2", "b"});
+  keep();
+  need(s.handle->checkpoint(compaction::none));
+  keep();
+  take_out(*s.handle, {"a3", "a4"});
+  keep();
+  put(*s.handle, {{"a3", 5}});
+  need(s.handle->checkpoint(compaction::forced));
+  keep();
+  put(*s.handle, many("c", 100));
+  keep();
+  need(s.handle->drop());
+  keep();
+  put(*s.handle, many("a", 30, 9));
+  need(s.handle->checkpoint(compaction::forced));
+  s.handle.reset();
+  for (const auto& [view, expected] : views)
+    CHECK(contents(*view) == expected);
+}
+
+// -- Readers of the published pair --------------------------------------------
+
+namespace {
+
+/// Keeps every state that the published files go through.
+class publication_watch {
+public:
+  publication_watch(process& watched, fs::path place)
+      : watched_(watched), place_(std::move(place)) {
+    look();
+    watched_.disk.set_hook([this](const operation&) {
+      look();
+      return fault::none();
+    });
+  }
+  ~publication_watch() { watched_.disk.set_hook({}); }
+
+  /// Checks that a reader would have seen `before` or `after` at each moment,
+  /// and that one who was slow saw no wrong row.
+  void check(const versions& before, const versions& after) {
+    look();
+    for (std::size_t i = 0; i < states_.size(); ++i) {
+      const auto seen = read_published(states_[i].first, states_[i].second,
+                                       strictness::between_steps);
+      CHECK((seen.rows == before || seen.rows == after));
+      for (std::size_t j = i; j < states_.size(); ++j)
+        check_slow_reader(states_[i].first, states_[j].second, before, after);
+    }
+    CHECK(read_published(place_).rows == after);
+  }
+
+private:
+  static void check_slow_reader(const std::string& index,
+                                const std::string& meta, const versions& before,
+                                const versions& after) {
+    const auto seen = read_published(index, meta, strictness::between_steps);
+    for (const auto& row : seen.rows) {
+      const bool is_known =
+          before.contains(row.first) && before.at(row.first) == row.second;
+      const bool is_new =
+          after.contains(row.first) && after.at(row.first) == row.second;
+      CHECK((is_known || is_new));
+    }
+  }
+
+  void look() {
+    if (!fs::exists(index_path(place_)) || !fs::exists(meta_path(place_)))
+      return;
+    std::pair state = {read_file(index_path(place_)),
+                       read_file(meta_path(place_))};
+    if (states_.empty() || states_.back() != state)
+      states_.push_back(std::move(state));
+  }
+
+  process& watched_;
+  fs::path place_;
+  std::vector<std::pair<std::string, std::string>> states_;
+};
+
+} // namespace
+
+TEST_CASE("A reader of the published pair always sees one checkpoint") {
+  one_store s;
+  put(*s.handle, many("a", 12));
+  {
+    publication_watch watch(s.here, s.place.path());
+    need(s.handle->checkpoint(compaction::none));
+    watch.check({}, many("a", 12));
+  }
+  take_out(*s.handle, {"a1", "a11"});
+  put(*s.handle, {{"a2", 2}, {"b", 1}});
+  const auto second = contents(*s.handle);
+  {
+    publication_watch watch(s.here, s.place.path());
+    need(s.handle->checkpoint(compaction::none));
+    watch.check(many("a", 12), second);
+  }
+  put(*s.handle, {{"a3", 2}, {"c", 1}});
+  take_out(*s.handle, {"a4"});
+  const auto third = contents(*s.handle);
+  SECTION("while rows are folded, copied and moved") {
+    publication_watch watch(s.here, s.place.path());
+    need(s.handle->checkpoint(compaction::forced));
+    watch.check(second, third);
+    CHECK(read_published(s.place.path()).total == third.size());
+  }
+  SECTION("while rows are moved after others were removed") {
+    auto options = s.options();
+    options.reader_grace = std::chrono::seconds(60);
+    s.here.disk.set_wall_clock(1'000);
+    auto handle = s.here.open(options);
+    need(handle->checkpoint(compaction::forced));
+    take_out(*handle, {"a5", "c"});
+    s.here.disk.set_wall_clock(1'060);
+    publication_watch watch(s.here, s.place.path());
+    need(handle->checkpoint(compaction::forced));
+    watch.check(third, without(third, {"a5", "c"}));
+  }
+  SECTION("while the store is dropped") {
+    need(s.handle->checkpoint(compaction::none));
+    publication_watch watch(s.here, s.place.path());
+    need(s.handle->drop());
+    watch.check(third, {});
+  }
+}
+
+TEST_CASE("Random histories keep readers and handles right") {
+  const auto seed = static_cast<unsigned>(std::random_device()());
+  INFO("seed " << seed);
+  std::mt19937 random(seed);
+  auto below = [&](int n) { return static_cast<int>(random() % unsigned(n)); };
+  one_store s;
+  process elsewhere;
+  elsewhere.disk.stop_steady_clock();
+  auto other = elsewhere.open(s.options());
+  versions expected;
+  versions published;
+  for (int step = 0; step < 150; ++step) {
+    auto& handle = below(3) == 0 ? *other : *s.handle;
+    auto& owner = &handle == other.get() ? elsewhere : s.here;
+    const auto what = below(10);
+    if (what < 5) {
+      const versions change = {{"row" + std::to_string(below(30)), step},
+                               {"row" + std::to_string(below(30)), step}};
+      put(handle, change);
+      expected = changed(expected, change);
+    } else if (what < 7) {
+      const std::vector<std::string> ids = {"row" + std::to_string(below(30)),
+                                            "row" + std::to_string(below(30))};
+      take_out(handle, ids);
+      expected = without(expected, ids);
+    } else if (step % 50 == 49) {
+      need(handle.drop());
+      expected.clear();
+      published.clear();
+    } else {
+      publication_watch watch(owner, s.place.path());
+      need(handle.checkpoint(
+          std::vector{compaction::none, compaction::automatic,
+                      compaction::forced}[unsigned(below(3))]));
+      watch.check(published, expected);
+      published = expected;
+    }
+    REQUIRE(contents(*need(s.handle->refresh())) == expected);
+    REQUIRE(contents(*need(other->refresh())) == expected);
+  }
+  need(s.handle->verify());
+  CHECK(reopened(s.place.path()) == expected);
+}
+
+// -- Drops --------------------------------------------------------------------
+
+TEST_CASE("A drop removes all rows for all, and the files that held them") {
+  one_store s;
+  process elsewhere;
+  auto other = elsewhere.open(s.options());
+  put(*s.handle, many("a", 5));
+  need(s.handle->checkpoint(compaction::none));
+  put(*s.handle, many("b", 5));
+  write_file(private_path(s.place.path(), "foreign-1.index"), "kept");
+  const auto old_files = private_files(s.place.path());
+  CHECK(contents(*need(other->drop())).empty());
+  CHECK(read_published(s.place.path()).total == 0);
+  CHECK(contents(*need(s.handle->refresh())).empty());
+  for (const auto& name : private_files(s.place.path()))
+    if (name != "LOCK" && name != "MANIFEST")
+      CHECK_FALSE(old_files.contains(name));
+  CHECK(s.handle->stats().drop_epoch == 1);
+  CHECK(s.handle->stats().hole_rows == 0);
+  CHECK(reopened(s.place.path()).empty());
+  put(*s.handle, {{"a1", 7}});
+  CHECK(reopened(s.place.path()) == versions{{"a1", 7}});
+}
+
+TEST_CASE("A drop overtakes the changes that were asked for before it") {
+  one_store s;
+  process elsewhere;
+  auto other = elsewhere.open(s.options());
+  put(*s.handle, many("a", 5));
+  const auto seen = s.handle->view()->drop_epoch();
+  need(other->drop());
+  const std::vector<commit_operation> late = {
+      upsert("old", 1, seen), upsert("new", 1, seen + 1), removal("x", seen)};
+  const auto done = need(s.handle->commit(late));
+  CHECK(done.discarded == 2);
+  CHECK(done.committed == 1);
+  CHECK(contents(*done.view) == versions{{"new", 1}});
+  const auto nothing = need(s.handle->commit(std::span(late).first(1)));
+  CHECK(nothing.discarded == 1);
+  CHECK(nothing.generation == done.generation);
+  need(s.handle->checkpoint(compaction::none));
+  need(s.handle->drop());
+  CHECK(need(s.handle->commit(late)).discarded == 3);
+  CHECK(reopened(s.place.path()).empty());
+}
+
+// -- Failures of the disk -----------------------------------------------------
+
+TEST_CASE("After a failed sync a handle only reads, and another goes on") {
+  one_store s;
+  put(*s.handle, many("a", 3));
+  need(s.handle->checkpoint(compaction::none));
+  put(*s.handle, {{"a1", 2}});
+  s.here.disk.fail_from(operation_kind::sync_data, errc::io_failure);
+  CHECK(failure_of(try_put(*s.handle, {{"lost", 1}})).code == errc::broken);
+  s.here.disk.set_hook({});
+  CHECK(failure_of(try_put(*s.handle, {{"x", 1}})).code == errc::broken);
+  CHECK(failure_of(s.handle->checkpoint(compaction::none)).code
+        == errc::broken);
+  CHECK(failure_of(s.handle->drop()).code == errc::broken);
+  CHECK_FALSE(s.handle->checkpoint_due());
+  const auto acknowledged = changed(many("a", 3), {{"a1", 2}});
+  CHECK(contents(*need(s.handle->refresh())) == acknowledged);
+  const auto old_files = private_files(s.place.path());
+
+  process elsewhere;
+  auto other = (GENERATE(true, false) ? s.here : elsewhere).open(s.options());
+  CHECK(contents(*other) == acknowledged);
+  put(*other, {{"b", 1}});
+  const auto expected = changed(acknowledged, {{"b", 1}});
+  CHECK(contents(*need(s.handle->refresh())) == expected);
+  CHECK(reopened(s.place.path()) == expected);
+  need(other->verify());
+}
+
+TEST_CASE("After a failed sync the store goes on with fresh files") {
+  one_store s;
+  auto other = s.here.open(s.options());
+  put(*s.handle, many("a", 3));
+  s.here.disk.fail_from(operation_kind::sync_data, errc::io_failure);
+  CHECK(failure_of(try_put(*s.handle, {{"lost", 1}})).code == errc::broken);
+  s.here.disk.set_hook({});
+  const auto old_files = private_files(s.place.path());
+  put(*other, {{"b", 1}});
+  for (const auto& name : private_files(s.place.path()))
+    if (name != "LOCK" && name != "MANIFEST")
+      CHECK_FALSE(old_files.contains(name));
+  CHECK(contents(*other) == changed(many("a", 3), {{"b", 1}}));
+  CHECK(read_published(s.place.path()).rows == many("a", 3));
+}
+
+TEST_CASE("A failed commit does not come back, even if its frame stays") {
+  one_store s;
+  auto other = s.here.open(s.options());
+  put(*s.handle, many("a", 3));
+  // Neither can the frame be made durable nor can it be cut off again.
+  s.here.disk.set_hook([](const operation& each) {
+    const bool hit = each.kind == operation_kind::sync_data
+                     || each.kind == operation_kind::truncate;
+    return hit ? fault::fail(errc::io_failure) : fault::none();
+  });
+  CHECK(failure_of(try_put(*s.handle, {{"lost", 1}})).code == errc::broken);
+  s.here.disk.set_hook({});
+  CHECK(contents(*need(other->refresh())) == many("a", 3));
+  put(*other, {{"b", 1}});
+  CHECK(contents(*other) == changed(many("a", 3), {{"b", 1}}));
+  CHECK(reopened(s.place.path()) == changed(many("a", 3), {{"b", 1}}));
+}
+
+TEST_CASE("A sync that fails while opening loses no commit") {
+  one_store s;
+  put(*s.handle, many("a", 3));
+  put(*s.handle, {{"a1", 2}});
+  s.handle.reset();
+  process later;
+  later.disk.fail_from(operation_kind::sync_data, errc::io_failure);
+  CHECK(failure_of(later.try_open(s.options())).code == errc::broken);
+  later.disk.set_hook({});
+  const auto expected = changed(many("a", 3), {{"a1", 2}});
+  auto handle = later.open(s.options());
+  CHECK(contents(*handle) == expected);
+  put(*handle, {{"b", 1}});
+  CHECK(reopened(s.place.path()) == changed(expected, {{"b", 1}}));
+}
+
+TEST_CASE("A sync that fails while reading loses no commit") {
+  one_store s;
+  process elsewhere;
+  auto reader = elsewhere.open(s.options());
+  put(*s.handle, many("a", 3));
+  put(*s.handle, {{"a1", 2}});
+  elsewhere.disk.fail_from(operation_kind::sync_data, errc::io_failure);
+  CHECK(failure_of(reader->refresh()).code == errc::broken);
+  elsewhere.disk.set_hook({});
+  CHECK(contents(*reader).empty());
+  const auto expected = changed(many("a", 3), {{"a1", 2}});
+  auto again = elsewhere.open(s.options());
+  CHECK(contents(*again) == expected);
+  put(*again, {{"b", 1}});
+  CHECK(reopened(s.place.path()) == changed(expected, {{"b", 1}}));
+  CHECK(contents(*need(reader->refresh())) == changed(expected, {{"b", 1}}));
+}
+
+TEST_CASE("A full disk fails the commit, and later ones work") {
+  one_store s;
+  put(*s.handle, many("a", 3));
+  const auto bytes = GENERATE(0U, 1U, 63U, 64U, 65U, 200U);
+  s.here.disk.set_hook(
+      failing(operation_kind::append, "log-1", fault::cut_short(bytes)));
+  CHECK(failure_of(try_put(*s.handle, {{"b", 1}})).code == errc::no_space);
+  CHECK(contents(*s.handle) == many("a", 3));
+  s.here.disk.set_hook({});
+  CHECK(reopened(s.place.path()) == many("a", 3));
+  put(*s.handle, {{"c", 1}});
+  const auto expected = changed(many("a", 3), {{"c", 1}});
+  CHECK(contents(*s.handle) == expected);
+  CHECK(reopened(s.place.path()) == expected);
+}
+
+TEST_CASE("A full disk fails the checkpoint, and later ones work") {
+  one_store s;
+  put(*s.handle, many("a", 3));
+  const auto suffix = GENERATE(
+      values<std::string>({"base-2.index", "base-2.meta", "base-2.catalog",
+                           "MANIFEST.tmp", "log-2"}));
+  CAPTURE(suffix);
+  s.here.disk.set_hook([=](const operation& each) {
+    const bool writes = each.kind == operation_kind::append
+                        || each.kind == operation_kind::write_at;
+    return writes && each.path.ends_with(suffix) ? fault::cut_short(10)
+                                                 : fault::none();
+  });
+  CHECK(failure_of(s.handle->checkpoint(compaction::none)).code
+        == errc::no_space);
+  CHECK(s.here.disk.fault_count() > 0);
+  CHECK(contents(*s.handle) == many("a", 3));
+  CHECK(read_published(s.place.path()).rows.empty());
+  s.here.disk.set_hook({});
+  put(*s.handle, {{"b", 1}});
+  const auto expected = changed(many("a", 3), {{"b", 1}});
+  CHECK(reopened(s.place.path()) == expected);
+  need(s.handle->checkpoint(compaction::none));
+  CHECK(read_published(s.place.path()).rows == expected);
+}
+
+TEST_CASE("A checkpoint that cannot be published is durable all the same") {
+  one_store s;
+  put(*s.handle, many("a", 5));
+  need(s.handle->checkpoint(compaction::none));
+  take_out(*s.handle, {"a0"});
+  put(*s.handle, {{"a1", 2}});
+  const auto expected = contents(*s.handle);
+  s.here.disk.set_hook([](const operation& each) {
+    const bool hit = each.kind == operation_kind::rename
+                     && contains(each.target, "faiss_index_chunks.index");
+    return hit ? fault::fail(errc::no_space) : fault::none();
+  });
+  SECTION("after a checkpoint") {
+    CHECK(failure_of(s.handle->checkpoint(compaction::none)).code
+          == errc::no_space);
+  }
+  SECTION("after a drop") {
+    CHECK(failure_of(s.handle->drop()).code == errc::no_space);
+    s.here.disk.set_hook({});
+    CHECK(contents(*s.handle).empty());
+    put(*s.handle, {{"x", 1}});
+    CHECK(reopened(s.place.path()) == versions{{"x", 1}});
+    return;
+  }
+  CHECK_FALSE(s.handle->published());
+  CHECK(read_published(s.place.path()).rows == many("a", 5));
+  CHECK(contents(*s.handle) == expected);
+  s.here.disk.set_hook({});
+  put(*s.handle, {{"b", 1}});
+  const auto now = changed(expected, {{"b", 1}});
+  CHECK(contents(*s.handle) == now);
+  publication_watch watch(s.here, s.place.path());
+  need(s.handle->checkpoint(compaction::none));
+  CHECK(read_published(s.place.path()).rows == now);
+  CHECK(reopened(s.place.path()) == now);
+}
+
+TEST_CASE("What dead processes did not make durable is made so before use") {
+  one_store s;
+  put(*s.handle, {{"a", 1}});
+  s.handle.reset();
+  process later;
+  auto handle = later.open(s.options());
+  put(*handle, {{"b", 1}});
+  // The log, the directory of MANIFEST and the one that holds the store.
+  bool log = false;
+  bool home = false;
+  bool outside = false;
+  for (const auto& each : later.disk.operations()) {
+    log |= each.kind == operation_kind::sync_data
+           && each.path == private_path(s.place.path(), "log-1").string();
+    const bool directory = each.kind == operation_kind::sync_directory;
+    home |= directory && each.path.ends_with(".callboard");
+    outside |= directory && each.path == s.place.path().string();
+    if (each.kind == operation_kind::append)
+      break;
+  }
+  CHECK(log);
+  CHECK(home);
+  CHECK(outside);
+}
+
+// -- Pairs by other writers ---------------------------------------------------
+
+TEST_CASE("A pair that LightRAG wrote becomes the store") {
+  quick_directory place;
+  write_foreign_pair(place.path(), many("a", 6));
+  process here;
+  auto handle = here.open(options_for(place.path()));
+  CHECK(handle->report().imported);
+  CHECK_FALSE(handle->report().created);
+  CHECK(handle->report().import.lossless());
+  CHECK(handle->take_records_to_embed().empty());
+  CHECK(contents(*handle) == many("a", 6));
+  put(*handle, {{"a1", 2}});
+  CHECK(reopened(place.path()) == changed(many("a", 6), {{"a1", 2}}));
+}
+
+TEST_CASE("A store of Python LightRAG is taken over row by row") {
+  const fs::path golden = CALLBOARD_GOLDEN_STORES "/small/demo";
+  quick_directory place;
+  fs::copy(golden, place / "demo");
+  process here;
+  auto options = options_for(place.path());
+  options.workspace = "demo";
+  options.dimension = 32;
+  auto handle = here.open(options);
+  CHECK(handle->report().imported);
+  const auto& view = *handle->view();
+  const auto published = place / "demo";
+  const auto golden_index = read_file(index_path(golden));
+  const auto golden_meta = read_file(meta_path(golden));
+  const auto records = nlohmann::ordered_json::parse(golden_meta);
+  REQUIRE(view.live_count() == records.size());
+  for (const auto& [key, record] : records.items()) {
+    const auto row = view.find(record.at("__id__").get<std::string>());
+    REQUIRE(row.has_value());
+    CHECK(std::to_string(*row) == key);
+    CHECK(nlohmann::ordered_json::parse(need(view.record(*row))) == record);
+    const auto vector = need(view.vector(*row));
+    REQUIRE(vector.size() == 128);
+    CHECK(golden_index.compare(45 + *row * 128, 128,
+                               reinterpret_cast<const char*>(vector.data()),
+                               128)
+          == 0);
+  }
+  CHECK(read_file(index_path(published)) == golden_index);
+  CHECK(read_file(meta_path(published)) == golden_meta);
+  need(handle->verify());
+}
+
+TEST_CASE("A pair by another writer is taken over while the store is closed") {
+  one_store s;
+  put(*s.handle, many("a", 6));
+  need(s.handle->checkpoint(compaction::none));
+  versions ours;
+  SECTION("with nothing of ours since") {}
+  SECTION("with our changes on top") {
+    put(*s.handle, {{"a1", 5}, {"mine", 1}});
+    take_out(*s.handle, {"a2"});
+    put(*s.handle, {{"mine", 2}, {"gone", 1}});
+    take_out(*s.handle, {"gone"});
+    ours = {{"a1", 5}, {"mine", 2}};
+  }
+  s.handle.reset();
+  const auto theirs = changed(many("a", 6, 3), {{"theirs", 1}});
+  write_foreign_pair(s.place.path(), theirs);
+  process later;
+  auto handle = later.open(s.options());
+  auto expected = changed(theirs, ours);
+  if (!ours.empty())
+    expected = without(expected, {"a2"});
+  CHECK(handle->report().imported);
+  CHECK(contents(*handle) == expected);
+  CHECK(read_published(s.place.path()).rows == theirs);
+  CHECK(reopened(s.place.path()) == expected);
+  put(*handle, {{"more", 1}});
+  need(handle->checkpoint(compaction::none));
+  CHECK(read_published(s.place.path()).rows
+        == changed(expected, {{"more", 1}}));
+}
+
+TEST_CASE("A pair by another writer is taken over by a running store") {
+  one_store s;
+  process elsewhere;
+  auto other = elsewhere.open(s.options());
+  put(*s.handle, many("a", 6));
+  need(s.handle->checkpoint(compaction::none));
+  put(*s.handle, {{"mine", 1}});
+  write_foreign_pair(s.place.path(), many("theirs", 3));
+  CHECK(failure_of(s.handle->verify()).code == errc::conflict);
+  need(s.handle->checkpoint(compaction::none));
+  const auto expected = changed(many("theirs", 3), {{"mine", 1}});
+  CHECK(contents(*s.handle) == expected);
+  CHECK(read_published(s.place.path()).rows == expected);
+  CHECK(contents(*need(other->refresh())) == expected);
+  need(s.handle->verify());
+}
+
+TEST_CASE("One foreign file of the pair is set aside, and ours is published") {
+  one_store s;
+  put(*s.handle, many("a", 6));
+  need(s.handle->checkpoint(compaction::none));
+  put(*s.handle, {{"mine", 1}});
+  s.handle.reset();
+  quick_directory theirs;
+  write_foreign_pair(theirs.path(), many("theirs", 3));
+  const bool index = GENERATE(true, false);
+  const auto path =
+      index ? index_path(s.place.path()) : meta_path(s.place.path());
+  const auto source =
+      index ? index_path(theirs.path()) : meta_path(theirs.path());
+  fs::remove(path);
+  fs::copy_file(source, path);
+  process later;
+  later.disk.stop_steady_clock();
+  const auto start = later.disk.steady_clock();
+  auto handle = later.open(s.options());
+  CHECK(later.disk.steady_clock() - start >= std::chrono::seconds(5));
+  CHECK(contents(*handle) == changed(many("a", 6), {{"mine", 1}}));
+  CHECK(read_published(s.place.path()).rows == many("a", 6));
+  bool kept = false;
+  for (const auto& name : private_files(s.place.path()))
+    kept |=
+        name.starts_with("foreign-")
+        && read_file(private_path(s.place.path(), name)) == read_file(source);
+  CHECK(kept);
+}
+
+TEST_CASE("What could not be taken over whole is kept for its owner") {
+  quick_directory place;
+  write_foreign_pair(place.path(), many("a", 3));
+  auto meta = nlohmann::ordered_json::parse(read_file(meta_path(place.path())));
+  SECTION("for a row without a record") {
+    meta.erase("1");
+  }
+  SECTION("for a record that must be embedded") {
+    meta["7"] = {{"__id__", "seven"}, {"content", "no vector"}};
+  }
+  write_file(meta_path(place.path()), meta.dump());
+  const auto text = read_file(meta_path(place.path()));
+  process here;
+  auto handle = here.open(options_for(place.path()));
+  const bool kept = [&] {
+    for (const auto& name : private_files(place.path()))
+      if (name.starts_with("foreign-") && name.ends_with(".meta"))
+        return read_file(private_path(place.path(), name)) == text;
+    return false;
+  }();
+  CHECK(kept);
+  CHECK(handle->take_records_to_embed().size()
+        == handle->report().import.records_to_embed);
+  CHECK(handle->take_records_to_embed().empty());
+}
+
+TEST_CASE("A store without MANIFEST is never begun anew over its commits") {
+  one_store s;
+  put(*s.handle, many("a", 3));
+  s.handle.reset();
+  fs::remove(private_path(s.place.path(), "MANIFEST"));
+  const auto before = all_files(s.place.path());
+  const auto reason = failure_of(s.here.try_open(s.options()));
+  CHECK(reason.code == errc::corrupt);
+  CHECK(contains(reason.message, "MANIFEST"));
+  CHECK(all_files(s.place.path()) == before);
+}
+
+TEST_CASE(
+    "A store without MANIFEST and commits begins with what is published") {
+  one_store s;
+  write_foreign_pair(s.place.path(), many("a", 3));
+  s.handle = s.here.open(s.options());
+  s.handle.reset();
+  fs::remove(private_path(s.place.path(), "MANIFEST"));
+  auto handle = s.here.open(s.options());
+  CHECK(contents(*handle) == many("a", 3));
+  CHECK(read_published(s.place.path()).rows == many("a", 3));
+  need(handle->verify());
+}
