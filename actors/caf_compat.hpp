@@ -11,6 +11,7 @@
 #include <caf/duration.hpp>
 #include <caf/error.hpp>
 #include <caf/exit_reason.hpp>
+#include <caf/logger.hpp>
 #include <caf/scoped_actor.hpp>
 #include <caf/send.hpp>
 #include <caf/system_messages.hpp>
@@ -139,6 +140,22 @@ auto spawn(caf::actor_system& system, spawn_mode mode,
         std::forward<Arguments>(arguments)...);
   return system.spawn<Actor>(std::forward<Arguments>(arguments)...);
 }
+
+/// A thread that is no actor's and that has spawned an actor, or made a
+/// `scoped_actor`, holds on to the actor system until this is called or the
+/// thread ends; the system's destructor waits for it, if it runs on another
+/// thread.
+inline void detach_thread() {
+  caf::logger::set_current_actor_system(nullptr);
+}
+
+/// Calls `detach_thread` at the end of its scope.
+struct thread_detacher {
+  thread_detacher() = default;
+  thread_detacher(const thread_detacher&) = delete;
+  thread_detacher& operator=(const thread_detacher&) = delete;
+  ~thread_detacher() { detach_thread(); }
+};
 
 /// How many messages an actor handles before it lets another one run.
 inline constexpr std::size_t messages_per_turn = 100;

@@ -2,9 +2,12 @@
 
 #include "core/search.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <future>
+#include <map>
+#include <mutex>
 #include <span>
 #include <utility>
 
@@ -47,8 +50,10 @@ private:
   std::atomic_flag given_ = ATOMIC_FLAG_INIT;
 };
 
-result<embedding_batch> call(embedder& model, std::vector<std::string> texts,
+result<embedding_batch> call(embedder& model, call_permits& permits,
+                             std::vector<std::string> texts,
                              embedding_context context) {
+  permits.acquire();
   auto pending = std::make_shared<pending_answer>(std::move(texts));
   auto receipt = pending->receipt();
   try {
@@ -63,7 +68,9 @@ result<embedding_batch> call(embedder& model, std::vector<std::string> texts,
     pending->give(nonsense("the embedder threw something unknown"));
   }
   pending.reset();
-  return receipt.get();
+  auto answered = receipt.get();
+  permits.release();
+  return answered;
 }
 
 result<void> check_shape(const embedding_batch& batch, std::size_t text_count,
@@ -103,11 +110,29 @@ void normalize_rows(embedding_batch& batch, std::size_t text_count,
 
 } // namespace
 
-result<embedding_batch> embed_checked(embedder& model,
+std::shared_ptr<call_permits>
+permits_of(const std::shared_ptr<embedder>& model) {
+  static std::mutex mutex;
+  // An embedder lives as long as a pool has its permits, so that no other one
+  // can have its address meanwhile.
+  static std::map<const embedder*, std::weak_ptr<call_permits>> known;
+  std::lock_guard lock(mutex);
+  std::erase_if(known, [](const auto& each) { return each.second.expired(); });
+  auto permits = known[model.get()].lock();
+  if (!permits) {
+    auto count = std::max<std::size_t>(1, model->concurrency());
+    permits =
+        std::make_shared<call_permits>(static_cast<std::ptrdiff_t>(count));
+    known[model.get()] = permits;
+  }
+  return permits;
+}
+
+result<embedding_batch> embed_checked(embedder& model, call_permits& permits,
                                       std::vector<std::string> texts,
                                       embedding_context context) {
   auto text_count = texts.size();
-  auto answered = call(model, std::move(texts), context);
+  auto answered = call(model, permits, std::move(texts), context);
   if (!answered) {
     // Other codes would be mistaken for the store's.
     auto& reason = answered.error();

@@ -21,23 +21,24 @@ void gateway::release(std::uint64_t number) {
   targets_.erase(found);
 }
 
-std::optional<gateway::connection> gateway::enter(std::uint64_t number) {
+std::unique_ptr<gateway::connection> gateway::enter(std::uint64_t number) {
   std::lock_guard lock(mutex_);
   auto found = targets_.find(number);
   if (found == targets_.end())
-    return std::nullopt;
-  ++calls_;
-  connection line{nullptr, found->second};
+    return nullptr;
   if (waiters_.empty()) {
-    line.waiter = std::make_unique<caf::scoped_actor>(system_);
-  } else {
-    line.waiter = std::move(waiters_.back());
-    waiters_.pop_back();
+    thread_detacher detacher;
+    waiters_.push_back(std::make_unique<caf::scoped_actor>(system_));
   }
+  auto line = std::make_unique<connection>(*this);
+  ++calls_;
+  line->target = found->second;
+  line->waiter = std::move(waiters_.back());
+  waiters_.pop_back();
   return line;
 }
 
-void gateway::leave(connection line) {
+void gateway::leave(connection& line) {
   line.target = nullptr;
   std::lock_guard lock(mutex_);
   waiters_.push_back(std::move(line.waiter));

@@ -17,6 +17,10 @@ namespace callboard {
 
 namespace {
 
+/// For checkpoints and verification: one store at a time, so that the disk is
+/// left to commits.
+constexpr std::size_t slow_io_threads = 1;
+
 std::shared_ptr<spdlog::logger> warnings_to_stderr() {
   auto log = std::make_shared<spdlog::logger>(
       "callboard", std::make_shared<spdlog::sinks::stderr_sink_mt>());
@@ -105,11 +109,14 @@ batch_limits limits_of(const open_options& options, const model_facts& facts) {
 
 runtime::implementation::implementation(runtime_options options)
     : options_(with_defaults(std::move(options))) {
+  thread_detacher detacher;
   configure_scheduler(config_, options_.scheduler_threads);
   system_ = std::make_unique<caf::actor_system>(config_);
   gateway_ = std::make_shared<gateway>(*system_);
   io_pool_ = spawn_io_pool(*system_, {.workers = options_.io_threads,
                                       .queue_max = options_.queue_max});
+  slow_io_pool_ = spawn_io_pool(
+      *system_, {.workers = slow_io_threads, .queue_max = options_.queue_max});
   search_pool_ =
       spawn_search_pool(*system_, {.workers = options_.search_threads,
                                    .queue_max = options_.queue_max});
@@ -133,8 +140,10 @@ void runtime::implementation::stop_storages() {
 
 void runtime::implementation::stop_pools() {
   stop(search_pool_);
+  stop(slow_io_pool_);
   stop(io_pool_);
   search_pool_ = nullptr;
+  slow_io_pool_ = nullptr;
   io_pool_ = nullptr;
 }
 
@@ -150,6 +159,7 @@ runtime::implementation::open_storage(open_options options) {
   };
   CALLBOARD_TRY_ASSIGN(auto session, store_session::open(open_store));
 
+  thread_detacher detacher;
   std::unique_lock lock(mutex_);
   if (is_closed_)
     return closed_failure();
@@ -161,9 +171,11 @@ runtime::implementation::open_storage(open_options options) {
                       .embedding = limits,
                       .door = options_.door,
                       .log = options_.log};
-  auto spawned = spawn_storage(
-      *system_, std::move(setup),
-      {.io = io_pool_, .search = search_pool_, .embedder = join_pool(model)});
+  auto spawned = spawn_storage(*system_, std::move(setup),
+                               {.io = io_pool_,
+                                .slow_io = slow_io_pool_,
+                                .search = search_pool_,
+                                .embedder = join_pool(model)});
   auto number = next_number_++;
   storages_.emplace(number, spawned);
   lock.unlock();

@@ -40,10 +40,7 @@ public:
     auto line = enter(number);
     if (!line)
       return closed_failure();
-    auto answered =
-        ask_and_wait<T>(*line->waiter, line->target, std::move(request));
-    leave(std::move(*line));
-    return answered;
+    return ask_and_wait<T>(*line->waiter, line->target, std::move(request));
   }
 
   /// Refuses new calls. Those under way end when their actors do.
@@ -52,12 +49,23 @@ public:
   void drain();
 
 private:
+  /// A call under way.
   struct connection {
+    explicit connection(gateway& owner) : owner_(owner) {}
+    connection(const connection&) = delete;
+    connection& operator=(const connection&) = delete;
+    ~connection() { owner_.leave(*this); }
+
     std::unique_ptr<caf::scoped_actor> waiter;
     storage_actor target;
+
+  private:
+    gateway& owner_;
   };
-  std::optional<connection> enter(std::uint64_t number);
-  void leave(connection line);
+
+  /// Null if there is no such target any more.
+  std::unique_ptr<connection> enter(std::uint64_t number);
+  void leave(connection& line);
 
   caf::actor_system& system_;
   std::mutex mutex_;
@@ -84,7 +92,8 @@ private:
 /// 4. calls of other threads, all answered by now, have returned;
 /// 5. the actor system waits for the workers' threads.
 ///
-/// Threads: thread-safe.
+/// Threads: thread-safe. A thread that spawns actors itself must have ended or
+///          called `detach_thread` before another thread destroys the runtime.
 class runtime::implementation {
 public:
   explicit implementation(runtime_options options);
@@ -125,6 +134,7 @@ private:
   std::map<std::uint64_t, storage_actor> storages_;
   std::map<const embedder*, embedder_pool_entry> embedder_pools_;
   io_pool_actor io_pool_;
+  io_pool_actor slow_io_pool_;
   search_pool_actor search_pool_;
 };
 

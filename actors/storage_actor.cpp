@@ -132,9 +132,10 @@ public:
   }
 
 private:
-  void run(std::shared_ptr<job> work, answer<void> respond) override {
-    ask<void>(this, helpers_.io, run_request{std::move(work)},
-              std::move(respond));
+  void run(std::shared_ptr<job> work, job_pace pace,
+           answer<void> respond) override {
+    const auto& pool = pace == job_pace::slow ? helpers_.slow_io : helpers_.io;
+    ask<void>(this, pool, run_request{std::move(work)}, std::move(respond));
   }
 
   void embed(embed_request request, answer<embedding_batch> respond) override {

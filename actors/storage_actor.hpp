@@ -8,6 +8,7 @@ namespace callboard {
 /// The actors that a storage actor asks.
 struct storage_helpers {
   io_pool_actor io;
+  io_pool_actor slow_io;
   search_pool_actor search;
   embedder_pool_actor embedder;
 };

@@ -161,6 +161,7 @@ void storage_machine::request_refresh() {
       [this](result<snapshot_ptr> view) {
         refreshed(view ? freshness{} : std::move(view).error());
       },
+      job_pace::quick,
       [this] {
         refresh_ = refresh_phase::running;
         for (auto* waiting : {&reads_, &changes_})
@@ -435,7 +436,7 @@ void storage_machine::stats(answer<handle_stats> done) {
 void storage_machine::verify(answer<void> done) {
   lane_.run_on_store<void>(
       store_access::read, [](store& current) { return current.verify(); },
-      std::move(done));
+      std::move(done), job_pace::slow);
 }
 
 } // namespace callboard

@@ -184,13 +184,14 @@ void storage_machine::begin_checkpoint_round() {
 
 void storage_machine::write_checkpoint(std::shared_ptr<checkpoint_run> run) {
   auto writing = std::make_shared<write_checkpoint_job>(run);
-  services_.run(writing, [this, writing, run](result<void> ran) {
-    auto outcome = ran ? writing->outcome() : ran;
-    if (outcome)
-      finish_checkpoint_round(run);
-    else
-      end_checkpoint(std::move(outcome));
-  });
+  services_.run(writing, job_pace::slow,
+                [this, writing, run](result<void> ran) {
+                  auto outcome = ran ? writing->outcome() : ran;
+                  if (outcome)
+                    finish_checkpoint_round(run);
+                  else
+                    end_checkpoint(std::move(outcome));
+                });
 }
 
 void storage_machine::finish_checkpoint_round(

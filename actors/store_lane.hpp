@@ -11,11 +11,16 @@
 
 namespace callboard {
 
+/// Whether a job may take long: writing a base, reading a whole store. Slow
+/// ones have threads of their own, so that commits need not wait for them.
+enum class job_pace : std::uint8_t { quick, slow };
+
 /// What a storage machine has others do. Calls return at once; answers come
 /// later, on the machine's thread, never before the call has returned.
 class storage_services {
 public:
-  virtual void run(std::shared_ptr<job> work, answer<void> done) = 0;
+  virtual void run(std::shared_ptr<job> work, job_pace pace,
+                   answer<void> done) = 0;
   virtual void embed(embed_request request, answer<embedding_batch> done) = 0;
 
 protected:
@@ -47,21 +52,21 @@ public:
   template <class T>
   void run(
       std::function<result<T>(store_session&)> work, answer<T> done,
-      std::function<void()> begin = [] {}) {
-    waiting_.push_back([this, work = std::move(work), done = std::move(done),
-                        begin = std::move(begin)] {
+      job_pace pace = job_pace::quick, std::function<void()> begin = [] {}) {
+    waiting_.push_back([this, pace, work = std::move(work),
+                        done = std::move(done), begin = std::move(begin)] {
       begin();
-      start<T>(work, done);
+      start<T>(work, pace, done);
     });
     advance();
   }
 
   template <class T>
   void run_on_store(store_access how, std::function<result<T>(store&)> work,
-                    answer<T> done) {
+                    answer<T> done, job_pace pace = job_pace::quick) {
     run<T>([how, work = std::move(work)](
                store_session& session) { return session.use(how, work); },
-           std::move(done));
+           std::move(done), pace);
   }
 
 private:
@@ -87,9 +92,10 @@ private:
   };
 
   template <class T>
-  void start(std::function<result<T>(store_session&)> work, answer<T> done) {
+  void start(std::function<result<T>(store_session&)> work, job_pace pace,
+             answer<T> done) {
     auto running = std::make_shared<session_job<T>>(session_, std::move(work));
-    services_.run(running,
+    services_.run(running, pace,
                   [this, running, done = std::move(done)](result<void> ran) {
                     is_busy_ = false;
                     if (ran) {

@@ -179,7 +179,7 @@ std::shared_ptr<const base> make_base(directory& home, std::uint64_t epoch,
   const auto descriptor =
       need(write_base(home, store_id{}, epoch,
                       static_cast<std::uint32_t>(dimension), 0600, source));
-  return need(base::open(home, descriptor, map_mode::shared));
+  return need(base::open(posix_io(), home, descriptor, map_mode::shared));
 }
 
 /// The same rows twice: in a mapped file, and in memory.

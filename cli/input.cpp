@@ -277,10 +277,9 @@ std::optional<parsed_record> input_parser::add_unreadable_line() {
 }
 
 input_format guess_format(std::string_view name, std::string_view first_line) {
-  constexpr std::array<std::pair<std::string_view, input_format>, 6>
+  constexpr std::array<std::pair<std::string_view, input_format>, 5>
       extensions = {{{".jsonl", input_format::jsonl},
                      {".ndjson", input_format::jsonl},
-                     {".txt", input_format::text},
                      {".md", input_format::text},
                      {".deb822", input_format::deb822},
                      {".control", input_format::deb822}}};

@@ -6,9 +6,8 @@
 
 #include <csignal>
 #include <exception>
+#include <iostream>
 #include <string>
-#include <unistd.h>
-
 namespace {
 
 using namespace callboard;

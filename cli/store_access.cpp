@@ -108,14 +108,26 @@ find_store(io& door, const store_arguments& arguments) {
   return std::optional<stored_identity>();
 }
 
-/// The embedder that a store was made with, if its name tells how to make it.
+/// How to make the embedder of this name, as far as a name tells: word
+/// frequencies are looked for beside the store.
+std::string specification_of(const std::string& model,
+                             const std::string& directory) {
+  const auto table = model.find("+idf-");
+  if (table == std::string::npos)
+    return model;
+  return model.substr(0, table) + ",idf=" + directory + "/"
+         + word_frequencies_name;
+}
+
+/// The embedder that a store was made with, if it can be made from its name.
 result<std::shared_ptr<embedder>>
-embedder_of_store(io& door, const stored_identity& stored) {
+embedder_of_store(io& door, const stored_identity& stored,
+                  const std::string& directory) {
   if (stored.model.empty())
     return failure{errc::invalid_argument,
                    "the store does not tell what its vectors are made with: "
                    "name it with --embedder"};
-  auto made = make_embedder(stored.model, 0, door);
+  auto made = make_embedder(specification_of(stored.model, directory), 0, door);
   if (made && (*made)->name() == stored.model)
     return made;
   return failure{errc::model_mismatch,
@@ -125,8 +137,9 @@ embedder_of_store(io& door, const stored_identity& stored) {
 }
 
 result<std::shared_ptr<embedder>>
-choose_embedder(io& door, const embedder_arguments& arguments,
+choose_embedder(io& door, const store_arguments& store,
                 const std::optional<stored_identity>& stored, store_use use) {
+  const auto& arguments = store.embedder;
   command_settings settings;
   settings.model_name = arguments.model;
   const bool is_named =
@@ -138,7 +151,7 @@ choose_embedder(io& door, const embedder_arguments& arguments,
                          arguments.dimension, door, settings);
   if (use == store_use::read)
     return std::shared_ptr<embedder>(std::make_shared<no_embedder>(*stored));
-  return embedder_of_store(door, *stored);
+  return embedder_of_store(door, *stored, store.directory);
 }
 
 } // namespace
@@ -175,7 +188,8 @@ void add_store_options(CLI::App& command, store_arguments& arguments) {
       .add_option("-e,--embedder", arguments.embedder.specification,
                   "words:DIMENSION, words:DIMENSION,idf=FILE (see train), or "
                   "command:SHELL-COMMAND (default: words:DIMENSION as the "
-                  "store has it; for a new store words:256)")
+                  "store has it, with the word frequencies that are in the "
+                  "working directory as words.idf; for a new store words:256)")
       ->group(group);
   command
       .add_option("--dim", arguments.embedder.dimension,
@@ -217,7 +231,7 @@ result<opened_store> open_store(const store_arguments& arguments, store_use use,
                        + (arguments.workspace.empty() ? "" : "/")
                        + arguments.workspace};
   CALLBOARD_TRY_ASSIGN(options.model,
-                       choose_embedder(door, arguments.embedder, stored, use));
+                       choose_embedder(door, arguments, stored, use));
   options.working_directory = arguments.directory;
   options.workspace = arguments.workspace;
   options.namespace_name = arguments.namespace_name;

@@ -39,6 +39,9 @@ struct store_arguments {
 
 inline constexpr const char* default_embedder = "words";
 
+/// Where the word frequencies of a working directory's stores are looked for.
+inline constexpr const char* word_frequencies_name = "words.idf";
+
 void add_message_options(CLI::App& command, message_arguments& arguments);
 /// With those of `add_message_options`.
 void add_store_options(CLI::App& command, store_arguments& arguments);

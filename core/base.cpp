@@ -75,11 +75,10 @@ result<void> write_new_file(const directory& home, const std::string& name,
 
 /// Readers have the old file mapped, and others may be replacing it as well:
 /// hence a new file under a name of its own.
-result<void> replace_catalog(directory& home, std::uint64_t epoch,
+result<void> replace_catalog(io& door, directory& home, std::uint64_t epoch,
                              std::span<const std::byte> bytes) {
   const auto name = base_catalog_name(epoch);
-  const auto temporary =
-      name + ".tmp." + std::to_string(posix_io().random_bits());
+  const auto temporary = name + ".tmp." + std::to_string(door.random_bits());
   auto replaced = write_new_file(home, temporary, bytes);
   if (replaced)
     replaced = home.rename(temporary, name);
@@ -246,7 +245,8 @@ base::base() = default;
 base::~base() = default;
 
 result<std::shared_ptr<const base>>
-base::open(directory& home, const base_descriptor& descriptor, map_mode mode) {
+base::open(io& door, directory& home, const base_descriptor& descriptor,
+           map_mode mode) {
   auto opened = std::shared_ptr<base>(new base);
   opened->descriptor_ = descriptor;
   opened->directory_ = home.path();
@@ -260,7 +260,7 @@ base::open(directory& home, const base_descriptor& descriptor, map_mode mode) {
   if (auto loaded = load_catalog(home, descriptor, mode))
     opened->catalog_ = std::move(*loaded);
   else
-    CALLBOARD_TRY(opened->rebuild_catalog(home, mode));
+    CALLBOARD_TRY(opened->rebuild_catalog(door, home, mode));
   return std::shared_ptr<const base>(std::move(opened));
 }
 
@@ -296,10 +296,10 @@ result<std::vector<std::byte>> base::catalog_of_pair() const {
   return built;
 }
 
-result<void> base::rebuild_catalog(directory& home, map_mode mode) {
+result<void> base::rebuild_catalog(io& door, directory& home, map_mode mode) {
   CALLBOARD_TRY(check_pair());
   CALLBOARD_TRY_ASSIGN(auto bytes, catalog_of_pair());
-  if (replace_catalog(home, descriptor_.epoch, bytes)) {
+  if (replace_catalog(door, home, descriptor_.epoch, bytes)) {
     if (auto loaded = load_catalog(home, descriptor_, mode)) {
       catalog_ = std::move(*loaded);
       return {};

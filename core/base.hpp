@@ -60,9 +60,10 @@ public:
   /// index header and the whole catalog; records and vectors are checked when
   /// they are read. A missing or stale catalog is rebuilt from the pair (which
   /// is then checked whole) and written; where it cannot be written it is
-  /// kept in memory.
+  /// kept in memory. Fails with `not_found` if a file of the pair is missing.
   static result<std::shared_ptr<const base>>
-  open(directory& home, const base_descriptor& descriptor, map_mode mode);
+  open(io& door, directory& home, const base_descriptor& descriptor,
+       map_mode mode);
 
   ~base();
   base(const base&) = delete;
@@ -105,7 +106,7 @@ private:
   result<void> check_index() const;
   result<void> check_pair() const;
   result<std::vector<std::byte>> catalog_of_pair() const;
-  result<void> rebuild_catalog(directory& home, map_mode mode);
+  result<void> rebuild_catalog(io& door, directory& home, map_mode mode);
   result<void> check_vectors() const;
   std::span<const std::byte> stored_vector(row_number row) const noexcept;
   std::string quoted_path(std::string_view name) const;

@@ -166,6 +166,7 @@ result<log_cursor> log_cursor::open(const directory& home, std::uint64_t epoch,
   if (load<std::uint64_t>(header, 16) != epoch
       || load<std::uint32_t>(header, 40) != dimension)
     return damaged_log(path, "the header is that of another log");
+  log.path_ = std::move(path);
   log.epoch_ = epoch;
   log.base_sequence_ = load<std::uint64_t>(header, 24);
   log.salt_ = load<std::uint64_t>(header, 32);
@@ -203,7 +204,7 @@ result<std::optional<frame>> log_cursor::next() {
     return std::optional<frame>{};
   if (out.type != frame_type::commit && out.type != frame_type::drop)
     return failure{errc::unsupported_format,
-                   name()
+                   path_
                        + ": a frame of an unknown type: written by a newer "
                          "version of callboard"};
   offset_ += frame_header_bytes + stored;

@@ -119,6 +119,8 @@ private:
   log_cursor() = default;
 
   std::unique_ptr<file> file_;
+  /// For messages.
+  std::string path_;
   std::uint64_t epoch_ = 0;
   std::uint64_t base_sequence_ = 0;
   std::uint64_t salt_ = 0;

@@ -6,6 +6,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace callboard {
@@ -62,7 +63,7 @@ public:
   /// `embed` and then `done`, on the calling thread (one of the pool's own).
   virtual void embed_async(std::span<const std::string> texts,
                            embedding_context context, completion done) {
-    done(embed(texts, context));
+    std::move(done)(embed(texts, context));
   }
 };
 

@@ -1,7 +1,9 @@
 #include "core/file_store.hpp"
 
 #include "core/bytes.hpp"
+#include "core/catalog.hpp"
 #include "core/index_file.hpp"
+#include "core/json_text.hpp"
 #include "core/record.hpp"
 
 #include <spdlog/logger.h>
@@ -17,6 +19,8 @@ namespace callboard {
 namespace {
 
 constexpr std::uint64_t no_limit = std::numeric_limits<std::uint64_t>::max();
+/// Where a log is poisoned of which all frames can be believed.
+constexpr std::uint64_t beyond_all_frames = no_limit - 1;
 /// How often a base that vanishes while it is read is looked for anew.
 constexpr int load_attempts_max = 50;
 /// How long opening waits for a writer before it goes on as a reader.
@@ -153,6 +157,7 @@ result<std::unique_ptr<store>> file_store::open(io& door, notice_board& board,
   }
   CALLBOARD_TRY(self->recover());
   CALLBOARD_TRY(self->settle_publication());
+  CALLBOARD_TRY(self->load_records_to_embed());
   CALLBOARD_TRY_ASSIGN(
       auto probe_home,
       self->outside_->open_directory(
@@ -199,6 +204,7 @@ result<void> file_store::create() {
   report_.imported = !report_.created;
   report_.import = imported.report;
   to_embed_ = std::move(imported.to_embed);
+  CALLBOARD_TRY(keep_records_to_embed());
   if (!imported.report.lossless() || !to_embed_.empty()) {
     CALLBOARD_TRY(pair_->set_aside(first_epoch));
   }
@@ -285,7 +291,50 @@ result<void> file_store::check_identity(const manifest& root) const {
 }
 
 std::vector<record_to_embed> file_store::take_records_to_embed() {
+  to_embed_taken_ = !to_embed_.empty();
   return std::exchange(to_embed_, {});
+}
+
+/// Records that came without a vector are in no base and no log until somebody
+/// has embedded and committed them: a file of their own, one record a line,
+/// keeps them until then.
+result<void> file_store::keep_records_to_embed() const {
+  if (to_embed_.empty())
+    return {};
+  std::string lines;
+  for (const auto& each : to_embed_)
+    lines += each.record + '\n';
+  const auto temporary = std::string{unembedded_name} + ".tmp";
+  CALLBOARD_TRY_ASSIGN(auto opened,
+                       home_->open_file(temporary, open_mode::create_empty));
+  CALLBOARD_TRY(opened->append(0, as_bytes(lines)));
+  CALLBOARD_TRY(opened->sync());
+  CALLBOARD_TRY(home_->rename(temporary, unembedded_name));
+  return home_->sync();
+}
+
+result<void> file_store::load_records_to_embed() {
+  auto opened = home_->open_file(unembedded_name, open_mode::read);
+  if (!opened)
+    return opened.error().code == errc::not_found
+               ? result<void>{}
+               : result<void>{std::move(opened).error()};
+  CALLBOARD_TRY_ASSIGN(auto status, (*opened)->status());
+  CALLBOARD_TRY_ASSIGN(auto kept,
+                       (*opened)->map(status.size_bytes, map_mode::copied));
+  to_embed_.clear();
+  auto rest = as_text(kept->bytes());
+  while (!rest.empty()) {
+    auto line = rest.substr(0, rest.find('\n'));
+    rest.remove_prefix(std::min(rest.size(), line.size() + 1));
+    if (!json_text::validate(line))
+      return inconsistent(path_of(unembedded_name), "a record is damaged");
+    auto raw_id = member(line, "__id__");
+    auto id = raw_id ? parse_id(*raw_id) : std::nullopt;
+    if (id && !view_->find(*id))
+      to_embed_.push_back({std::move(*id), std::string{line}});
+  }
+  return {};
 }
 
 // -- the root -----------------------------------------------------------------
@@ -357,7 +406,7 @@ result<void> file_store::load_once(reach how_far) {
   if (!notices_)
     notices_ = board_.attach(root.base.store);
   CALLBOARD_TRY_ASSIGN(auto base_rows,
-                       base::open(*home_, root.base, options_.base_map));
+                       base::open(door_, *home_, root.base, options_.base_map));
   applied_state state{std::move(base_rows), root.base_sequence,
                       root.drop_epoch};
   durable_ = std::max(durable_, root.base_sequence);
@@ -439,7 +488,9 @@ result<void> file_store::follow(reach how_far) {
   root_file_ = std::move(opened);
   auto stepped = step_through_logs(how_far);
   if (!stepped && stepped.error().code == errc::not_found)
-    return load(how_far); // the base was replaced meanwhile
+    stepped = load(how_far); // the base was replaced meanwhile
+  if (!stepped)
+    root_file_.reset();
   return stepped;
 }
 
@@ -493,27 +544,11 @@ result<void> file_store::expose_unannounced() {
                ? result<void>{}
                : result<void>{std::move(held).error()};
   CALLBOARD_TRY(follow(reach::durable));
-  CALLBOARD_TRY_ASSIGN(auto last, last_sequence_in_log());
-  CALLBOARD_TRY(sync_log(last));
+  CALLBOARD_TRY(sync_log());
   CALLBOARD_TRY(drain(reach::everything));
   durable_ = std::max(durable_, state_->sequence());
   notices_->announce(durable_);
   return {};
-}
-
-/// The sequence of the last frame in the log, whether it is durable or not.
-result<std::uint64_t> file_store::last_sequence_in_log() {
-  auto before = log_->where();
-  for (;;) {
-    auto transaction = log_->next();
-    if (transaction && *transaction)
-      continue;
-    auto last = log_->sequence();
-    log_->rewind(before);
-    if (!transaction)
-      return std::move(transaction).error();
-    return last;
-  }
 }
 
 /// Publishes the state to `view` and to the probe.
@@ -564,7 +599,8 @@ result<void> file_store::heal_tail() {
     return {};
   CALLBOARD_TRY_ASSIGN(auto size, log_->file_bytes());
   auto torn = size > log_->offset();
-  auto lost = notices_->durable_sequence() > state_->sequence();
+  auto lost = size < log_->offset()
+              || notices_->durable_sequence() > state_->sequence();
   if (torn || lost) {
     // Frame n + 1 is written only after frame n was durable: a later valid
     // frame, or an announcement, proves that this is damage.
@@ -583,7 +619,7 @@ result<void> file_store::heal_tail() {
   }
   auto known = std::max(durable_, notices_->durable_sequence());
   if (torn || state_->sequence() > known) {
-    CALLBOARD_TRY(sync_log(state_->sequence()));
+    CALLBOARD_TRY(sync_log());
   }
   durable_ = state_->sequence();
   notices_->announce(durable_);
@@ -599,14 +635,13 @@ result<void> file_store::salvage_tail(const log_cursor& log) {
 }
 
 /// After a failed sync nobody may trust the log's file: the kernel forgets
-/// which pages it could not write. The frames up to `wanted`, which may have
-/// been acknowledged, go to fresh files; what follows was reported as failed
-/// and must not be seen again.
-result<void> file_store::sync_log(std::uint64_t wanted) {
+/// which pages it could not write. What can be read of it goes to fresh files;
+/// it may have been acknowledged, by this process or another.
+result<void> file_store::sync_log() {
   auto synced = log_->sync();
   if (synced)
     return {};
-  notices_->poison(wanted + 1);
+  notices_->poison(beyond_all_frames);
   broken_ = true;
   return failure{errc::broken, std::move(synced).error().message
                                    + "; nothing of it was acknowledged; "
@@ -674,6 +709,8 @@ file_store::commit(std::span<const commit_operation> operations,
     auto count = static_cast<std::uint32_t>(out.committed);
     CALLBOARD_TRY(append_frame(frame_type::commit, count, std::move(payload)));
   }
+  if (out.committed > 0 && std::exchange(to_embed_taken_, false))
+    (void)home_->remove(unembedded_name); // else the next open skips them
   out.view = view_;
   out.generation = view_->generation();
   return out;
@@ -704,10 +741,13 @@ result<void> file_store::write_frame(frame_type type,
   auto before = log_->where();
   auto written = log_->append(type, fence_, operation_count, payload);
   if (written)
-    written = sync_log(before.sequence); // W4, the commit point
+    written = sync_log(); // W4, the commit point
   if (!written) {
     log_->rewind(before);
-    (void)log_->cut(before.offset); // else the next writer cuts it
+    // If it cannot be cut: the next writer cuts a torn frame, but must not
+    // believe a whole one.
+    if (!log_->cut(before.offset) && broken_)
+      notices_->poison(before.sequence + 1);
   }
   return written;
 }

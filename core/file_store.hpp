@@ -12,9 +12,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace callboard {
+
+/// Where records of an imported pair wait that have no vector yet.
+inline constexpr std::string_view unembedded_name = "unembedded";
 
 /// Locks on bytes of LOCK; part of the protocol between processes.
 enum class store_lock : std::uint64_t {
@@ -93,6 +97,8 @@ private:
   result<void> recover();
   result<void> check_identity(const manifest& root) const;
   result<void> settle_publication();
+  result<void> keep_records_to_embed() const;
+  result<void> load_records_to_embed();
 
   // The root.
   std::string path_of(std::string_view name) const;
@@ -112,14 +118,13 @@ private:
   result<void> step_through_logs(reach how_far);
   result<void> drain(reach how_far);
   result<void> expose_unannounced();
-  result<std::uint64_t> last_sequence_in_log();
   std::uint64_t limit(reach how_far) const;
   void update_view();
 
   // Writing. The caller holds the writer lock for these.
   result<void> catch_up();
   result<void> heal_tail();
-  result<void> sync_log(std::uint64_t wanted);
+  result<void> sync_log();
   bool needs_rewrite() const;
   result<void> append_frame(frame_type type, std::uint32_t operation_count,
                             std::vector<std::byte> payload);
@@ -157,6 +162,9 @@ private:
   store_options options_;
   open_report report_;
   std::vector<record_to_embed> to_embed_;
+  /// The caller has them; its next commit makes the file that keeps them
+  /// superfluous.
+  bool to_embed_taken_ = false;
 
   std::unique_ptr<directory> outside_;
   std::unique_ptr<directory> home_;

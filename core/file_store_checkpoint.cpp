@@ -255,7 +255,7 @@ result<void> file_store::collect_garbage(bool everything) {
       return true;
     if (name.find(".tmp") != std::string::npos)
       return false;
-    if (name.starts_with("foreign-")
+    if (name == unembedded_name || name.starts_with("foreign-")
         || name.find(".salvaged-") != std::string::npos)
       return !everything;
     if (auto epoch = epoch_in(name, "base-"))
@@ -335,7 +335,9 @@ result<void> file_store::adopt_foreign_pair() {
                        read_lightrag_pair(*outside_, options_.namespace_name,
                                           root_.base.dimension));
   auto epoch = root_.next_epoch();
-  if (!imported.report.lossless() || !imported.to_embed.empty()) {
+  std::ranges::move(imported.to_embed, std::back_inserter(to_embed_));
+  CALLBOARD_TRY(keep_records_to_embed());
+  if (!imported.report.lossless() || !to_embed_.empty()) {
     CALLBOARD_TRY(pair_->set_aside(epoch));
   }
   CALLBOARD_TRY_ASSIGN(auto on_top, operations_since_base());
@@ -360,7 +362,6 @@ result<void> file_store::adopt_foreign_pair() {
       outside_->path(), on_top.size());
   report_.imported = true;
   report_.import = imported.report;
-  std::ranges::move(imported.to_embed, std::back_inserter(to_embed_));
   CALLBOARD_TRY(write_manifest(std::move(next)));
   durable_ = last_sequence; // the log was synced before MANIFEST named it
   notices_->announce(durable_);

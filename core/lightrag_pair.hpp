@@ -54,6 +54,9 @@ struct imported_pair {
 
 /// Reads the pair of `namespace_name` in `home`. No index file: an empty pair
 /// (of `dimension`) plus, if there is a meta file, its records in `to_embed`.
+/// A record's own `__vector__` (in old stores) wins over the index, even for
+/// rows that the index lacks, and is taken out of the record. Holes whose
+/// vector is not finite get zeros. The result holds copies of both files.
 ///
 /// Errors: `dimension_mismatch` when the index is not of `dimension`;
 ///         `unsupported_format`, `corrupt` (also: missing meta; broken JSON,

@@ -99,7 +99,7 @@ result<manifest> decode_manifest(std::span<const std::byte> bytes,
   root.meta_first = load<std::uint32_t>(bytes, 120) != 0;
   root.moves_planned_at = load<std::int64_t>(bytes, 128);
   auto model_bytes = load<std::uint32_t>(bytes, 136);
-  auto log_count = load<std::uint32_t>(bytes, 140);
+  std::size_t log_count = load<std::uint32_t>(bytes, 140);
   if (log_count < 1 || log_count > manifest_logs_max
       || model_bytes > model_bytes_max
       || body.size() != round_up(fixed_bytes + 8 * log_count + model_bytes, 8)

@@ -3,6 +3,9 @@
 #include "core/bytes.hpp"
 #include "core/lightrag_pair.hpp"
 
+#include <algorithm>
+#include <charconv>
+#include <optional>
 #include <utility>
 
 namespace callboard {
@@ -44,6 +47,20 @@ result<void> link_or_copy(directory& from, std::string_view from_name,
   return copy_file(from, from_name, to, to_name);
 }
 
+/// The epoch in `base-<E><suffix>`; empty for other names.
+std::optional<std::uint64_t> base_epoch(std::string_view name,
+                                        std::string_view suffix) {
+  constexpr std::string_view prefix = "base-";
+  if (!name.starts_with(prefix) || !name.ends_with(suffix))
+    return std::nullopt;
+  std::uint64_t epoch = 0;
+  auto end = name.data() + name.size() - suffix.size();
+  auto parsed = std::from_chars(name.data() + prefix.size(), end, epoch);
+  if (parsed.ec != std::errc{} || parsed.ptr != end)
+    return std::nullopt;
+  return epoch;
+}
+
 } // namespace
 
 std::string private_directory_name(std::string_view namespace_name) {
@@ -71,7 +88,8 @@ result<published_pair::state> published_pair::examine(const manifest& root) {
 }
 
 /// Ours are links to a base in the private directory, or, where the file
-/// system has no links, copies of one.
+/// system has no links, copies of one. Bases that no MANIFEST has named yet do
+/// not count: a dead process may have copied a foreign pair to one.
 result<published_pair::owner>
 published_pair::owner_of(const std::string& published, std::string_view suffix,
                          const manifest& root) {
@@ -81,12 +99,11 @@ published_pair::owner_of(const std::string& published, std::string_view suffix,
       return owner::outdated;
     return std::move(there).error();
   }
-  auto current_name =
-      "base-" + std::to_string(root.base.epoch) + std::string{suffix};
   CALLBOARD_TRY_ASSIGN(auto names, home_.list());
   for (auto by_content : {false, true})
     for (const auto& name : names) {
-      if (!name.starts_with("base-") || !name.ends_with(suffix))
+      auto epoch = base_epoch(name, suffix);
+      if (!epoch || *epoch > root.base.epoch)
         continue;
       auto ours = home_.status(name);
       if (!ours)
@@ -96,7 +113,7 @@ published_pair::owner_of(const std::string& published, std::string_view suffix,
         CALLBOARD_TRY_ASSIGN(same, is_copy_of(published, name));
       }
       if (same)
-        return name == current_name ? owner::current : owner::outdated;
+        return *epoch == root.base.epoch ? owner::current : owner::outdated;
     }
   return owner::foreign;
 }

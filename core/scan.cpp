@@ -47,6 +47,7 @@ HWY_INLINE float_vector load_tail(const std::uint8_t* from, std::size_t size) {
 /// within a page. The address need not be mapped.
 HWY_INLINE void prefetch(const std::uint8_t* from) {
   const auto ahead = reinterpret_cast<std::uintptr_t>(from) + 4096;
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): it may point to nothing.
   hwy::Prefetch(reinterpret_cast<const std::uint8_t*>(ahead));
 }
 

@@ -1,5 +1,5 @@
 /// An actor of yours that uses a store by messages, without blocking a thread:
-/// it stores three notes, commits, asks a question, and tells the main thread
+/// it stores two notes, commits, asks a question, and tells the main thread
 /// what it has found. Usage: example_typed_actor_client [DIRECTORY]
 #include "actors/messages.hpp"
 #include "actors/runtime_actors.hpp"
@@ -7,7 +7,6 @@
 
 #include <caf/event_based_actor.hpp>
 
-#include <filesystem>
 #include <future>
 #include <iostream>
 
@@ -23,12 +22,10 @@ public:
         store_(std::move(store)),
         found_(std::move(found)) {}
 
-  // Handles no messages of others: it ends with the last answer.
   caf::behavior make_behavior() override {
     upsert_request notes;
     notes.items = {{"tea", R"({"content": "how to pour tea"})", {}},
-                   {"bread", R"({"content": "let the dough rise"})", {}},
-                   {"chess", R"({"content": "move the knight"})", {}}};
+                   {"bread", R"({"content": "the rising dough"})", {}}};
     ask<void>(this, store_, std::move(notes), [this](result<void> stored) {
       stored ? commit() : found_.set_value(std::move(stored).error());
     });
@@ -47,8 +44,7 @@ private:
   }
   void search() {
     auto next = [this](result<hit_lists> hits) { found_.set_value(hits); };
-    ask<hit_lists>(this, store_, query_text_request{"must dough rise", {}},
-                   next);
+    ask<hit_lists>(this, store_, query_text_request{"rising dough", {}}, next);
   }
 
   storage_actor store_;
@@ -64,11 +60,11 @@ result<void> run(const std::string& directory) {
   auto& actors = started->actors();
   CALLBOARD_TRY_ASSIGN(const auto store, actors.open_storage(options));
 
-  outcome promised;
-  auto future = promised.get_future();
-  actors.system().spawn<librarian>(store, std::move(promised));
-  CALLBOARD_TRY_ASSIGN(const auto found, future.get());
-  for (const auto& best : found.front())
+  outcome found;
+  auto future = found.get_future();
+  actors.system().spawn<librarian>(store, std::move(found));
+  CALLBOARD_TRY_ASSIGN(const auto lists, future.get());
+  for (const auto& best : lists.front())
     std::cout << best.distance << "  " << best.id << '\n';
   return {};
 }
@@ -76,9 +72,7 @@ result<void> run(const std::string& directory) {
 } // namespace
 
 int main(int argc, char** argv) {
-  const auto directory =
-      std::filesystem::temp_directory_path() / "callboard-actors";
-  const auto done = run(argc > 1 ? argv[1] : directory.string());
+  const auto done = run(argc > 1 ? argv[1] : "callboard-data");
   if (!done)
     std::cerr << done.error().message << '\n';
   return done ? 0 : 1;

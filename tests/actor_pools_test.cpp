@@ -126,7 +126,7 @@ private:
 
 } // namespace
 
-TEST_CASE("one query behind 400 queued documents is embedded next",
+TEST_CASE("a query overtakes queued documents: behind 400 it is next",
           "[embedder_pool]") {
   embedding_world world(4096, 8);
   auto first = world.occupy_model();

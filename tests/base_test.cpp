@@ -104,7 +104,7 @@ public:
 
   result<std::shared_ptr<const base>>
   try_open(map_mode mode = map_mode::shared) const {
-    return base::open(*home_, descriptor_, mode);
+    return base::open(posix_io(), *home_, descriptor_, mode);
   }
   std::shared_ptr<const base> open(map_mode mode = map_mode::shared) const {
     return need(try_open(mode));
@@ -384,7 +384,8 @@ TEST_CASE("a new base replaces debris of the same name", "[base]") {
   rows_in_memory source(few_rows());
   const auto descriptor =
       need(write_base(*home, some_store, epoch, 2, file_mode, source));
-  check_few_rows(*need(base::open(*home, descriptor, map_mode::shared)));
+  check_few_rows(
+      *need(base::open(posix_io(), *home, descriptor, map_mode::shared)));
 }
 
 TEST_CASE("a base stays readable when its files are gone", "[base]") {
@@ -677,7 +678,7 @@ TEST_CASE("without room for a catalog it is kept in memory",
   const auto home = files.scratch().open(disk);
   disk.fail_from(kind, errc::no_space, faulty_io::persistence::persistent);
   const auto rows =
-      need(base::open(*home, files.descriptor(), map_mode::shared));
+      need(base::open(posix_io(), *home, files.descriptor(), map_mode::shared));
   check_few_rows(*rows);
   need(rows->verify());
   CHECK(need(files.home().list()).size() == 2);
@@ -787,11 +788,15 @@ TEST_CASE("a descriptor that its index does not match is refused",
   const base_fixture files;
   auto descriptor = files.descriptor();
   descriptor.dimension = 4;
-  CHECK(failure_of(base::open(files.home(), descriptor, map_mode::shared)).code
+  CHECK(failure_of(
+            base::open(posix_io(), files.home(), descriptor, map_mode::shared))
+            .code
         == errc::corrupt);
   descriptor = files.descriptor();
   descriptor.row_count = std::numeric_limits<std::uint64_t>::max();
-  CHECK(failure_of(base::open(files.home(), descriptor, map_mode::shared)).code
+  CHECK(failure_of(
+            base::open(posix_io(), files.home(), descriptor, map_mode::shared))
+            .code
         == errc::corrupt);
 }
 
@@ -813,8 +818,8 @@ TEST_CASE("a right checksum does not make a wrong meta file a base",
   auto descriptor = files.descriptor();
   descriptor.meta_bytes = std::string_view(meta).size();
   descriptor.meta_checksum = checksum(as_bytes(meta));
-  const auto why =
-      failure_of(base::open(files.home(), descriptor, map_mode::shared));
+  const auto why = failure_of(
+      base::open(posix_io(), files.home(), descriptor, map_mode::shared));
   CHECK(why.code == errc::corrupt);
   CHECK(contains(why.message, files.meta_path().string()));
 }
@@ -881,7 +886,7 @@ TEST_CASE("each failure while a base is opened is reported, or does not "
     faulty_io disk;
     const auto home = files.scratch().open(disk);
     disk.fail_at(disk.operation_count() + fault, errc::io_failure);
-    const auto rows = base::open(*home, files.descriptor(), mode);
+    const auto rows = base::open(posix_io(), *home, files.descriptor(), mode);
     if (rows)
       check_few_rows(**rows);
     else

@@ -246,6 +246,20 @@ run 4 verify --dir damaged
 printed err '^callboard: corrupt: '
 silent out
 
+echo "== a lock that somebody holds"
+cat >with_lock.py <<'END'
+import fcntl, struct, subprocess, sys
+with open(sys.argv[1], "r+b") as file:
+    fcntl.fcntl(file, fcntl.F_OFD_SETLK,
+                struct.pack("hhqqi", fcntl.F_WRLCK, 0, 0, 0, 0))
+    sys.exit(subprocess.call(sys.argv[2:]))
+END
+python3 with_lock.py packages-data/faiss_index_chunks.callboard/LOCK \
+  "$callboard" ingest --dir packages-data --lock-timeout 0.1 packages >out 2>err
+status=$?
+[[ $status -eq 5 ]] || fail "a held lock should give status 5"
+printed err '^callboard: busy: '
+
 echo "== output that cannot be written"
 if [[ -w /dev/full ]]; then
   "$callboard" query --dir packages-data chess >/dev/full 2>err
@@ -253,11 +267,17 @@ if [[ -w /dev/full ]]; then
   [[ $status -eq 6 ]] || fail "a full disk should give status 6"
   printed err '^callboard: no_space: standard output '
 fi
-# The reader is gone before anything is written.
-{ "$callboard" query --dir packages-data --threshold -1 chess 2>err; echo $? >status; } \
-  | true
-status=$(cat status)
-[[ $status -eq 6 || $status -eq 0 ]] || fail "a closed pipe should give status 6"
+cat >to_closed_pipe.py <<'END'
+import os, subprocess, sys
+reader, writer = os.pipe()
+os.close(reader)
+sys.exit(subprocess.call(sys.argv[1:], stdout=writer))
+END
+python3 to_closed_pipe.py \
+  "$callboard" query --dir packages-data chess >out 2>err
+status=$?
+[[ $status -eq 6 ]] || fail "a closed pipe should give status 6"
+printed err '^callboard: io_failure: standard output '
 
 echo "== messages"
 cat >session <<'END'

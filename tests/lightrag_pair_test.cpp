@@ -107,7 +107,7 @@ std::shared_ptr<const base> as_base(directory& home,
                                     const imported_pair& pair) {
   const auto descriptor =
       need(write_base(home, store_id{}, 1, pair.dimension, 0600, *pair.source));
-  auto rows = need(base::open(home, descriptor, map_mode::shared));
+  auto rows = need(base::open(posix_io(), home, descriptor, map_mode::shared));
   need(rows->verify());
   return rows;
 }

@@ -162,7 +162,7 @@ public:
 
 private:
   void open() {
-    base_ = need(base::open(*home_, descriptor_, map_mode::shared));
+    base_ = need(base::open(posix_io(), *home_, descriptor_, map_mode::shared));
     alive_ = base_->initial_liveness();
   }
 

@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <filesystem>
 #include <future>
 #include <limits>
 #include <thread>
@@ -464,37 +465,6 @@ TEST_CASE("an embedder that forgets to answer fails the batch", "[client]") {
   CHECK(contains(reason.message, "never answered"));
 }
 
-TEST_CASE("a query overtakes queued documents", "[client]") {
-  stage stage;
-  stage.model->texts_max = 1;
-  auto store = stage.open();
-  put(store, "found", "the text");
-  need(store.commit());
-  stage.model->hold();
-  for (int i = 0; i < 40; ++i)
-    put(store, std::to_string(i), "text " + std::to_string(i));
-  auto before = stage.model->calls().size();
-  auto commit = in_background([&] { return store.commit(); });
-  stage.model->wait_for_calls(before + 1); // the first document
-  auto reader = stage.open();
-  auto query = in_background([&] { return reader.query("the text", best(1)); });
-  // Documents go on one at a time until the query is at the model.
-  std::size_t released = 0;
-  for (bool is_there = false; !is_there && released < 30;) {
-    for (const auto& each : stage.model->calls())
-      is_there = is_there || each.context == embedding_context::query;
-    if (is_there)
-      break;
-    stage.model->release_one();
-    ++released;
-    stage.model->wait_for_calls(before + 1 + released);
-  }
-  CHECK(released < 30);
-  stage.model->release();
-  CHECK(need(outcome_of(query)).front().id == "found");
-  CHECK(need(outcome_of(commit)).committed == 40);
-}
-
 TEST_CASE("stores that share an embedder share its batches", "[client]") {
   stage stage;
   auto one = stage.open();
@@ -564,6 +534,33 @@ TEST_CASE("reads and upserts go on while a commit embeds", "[client]") {
   CHECK(need(store.query(vector_of("beta"), best(5))).size() == 1);
 }
 
+TEST_CASE("an embedder gets no more calls at once than it allows, whoever"
+          " makes them",
+          "[client]") {
+  stage stage;
+  std::atomic<int> running = 0;
+  std::atomic<int> running_max = 0;
+  stage.model->follow([&](std::span<const std::string> texts, auto) {
+    auto now = ++running;
+    running_max = std::max(running_max.load(), now);
+    std::this_thread::yield();
+    --running;
+    return batch_of(texts);
+  });
+  auto other = need(runtime::start());
+  std::vector<std::future<int>> threads;
+  for (auto* each : {stage.actors.get(), other.get()})
+    threads.push_back(in_background([&, each] {
+      int problems = 0;
+      for (int i = 0; i < 20; ++i) // each handle ends before the next begins
+        problems += need(each->open(stage.options())).query("x") ? 0 : 1;
+      return problems;
+    }));
+  for (auto& each : threads)
+    CHECK(outcome_of(each) == 0);
+  CHECK(running_max == 1);
+}
+
 // -- the end ------------------------------------------------------------------
 
 TEST_CASE("every request is answered when the runtime stops", "[client]") {
@@ -594,6 +591,26 @@ TEST_CASE("every request is answered when the runtime stops", "[client]") {
   CHECK(failure_of(store.commit()).code == errc::closed);
   CHECK(failure_of(store.query("x")).code == errc::closed);
   CHECK(failure_of(store.pending_ids()).code == errc::closed);
+}
+
+TEST_CASE("a runtime that has stopped has no file open", "[client]") {
+  stage stage;
+  auto store = stage.open();
+  put(store, "a", "alpha");
+  need(store.commit());
+  auto open_files = [&] {
+    std::size_t count = 0;
+    for (const auto& each :
+         std::filesystem::directory_iterator("/proc/self/fd")) {
+      std::error_code gone;
+      auto target = std::filesystem::read_symlink(each, gone).string();
+      count += target.starts_with(stage.where.path().string()) ? 1 : 0;
+    }
+    return count;
+  };
+  CHECK(open_files() > 0);
+  stage.actors.reset();
+  CHECK(open_files() == 0);
 }
 
 TEST_CASE("a runtime stops at once however many stores are open", "[client]") {

@@ -31,7 +31,7 @@ public:
     answer<embedding_batch> done;
   };
 
-  void run(std::shared_ptr<job> work, answer<void> done) override {
+  void run(std::shared_ptr<job> work, job_pace, answer<void> done) override {
     jobs.push_back({std::move(work), std::move(done)});
   }
 

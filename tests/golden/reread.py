@@ -48,8 +48,7 @@ def main():
         index = faiss.read_index(os.path.join(directory, "faiss_index_chunks.index"))
         with open(os.path.join(directory, "faiss_index_chunks.index.meta.json"), encoding="utf-8") as file:
             rows = {int(key): record for key, record in json.load(file).items()}
-        index = faiss.downcast_index(index)
-        assert isinstance(index, faiss.IndexFlatIP), type(index)
+        assert isinstance(index, faiss.IndexFlat), type(index)
         assert index.d == DIMENSION and index.metric_type == faiss.METRIC_INNER_PRODUCT
 
         stored = ask(op="client_storage", vectors=True)["data"]

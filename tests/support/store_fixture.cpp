@@ -248,8 +248,9 @@ fs::path meta_path(const fs::path& place, std::string_view namespace_name) {
 }
 
 fs::path private_path(const fs::path& place, std::string_view name) {
-  return place / ("faiss_index_" + std::string(store_namespace) + ".callboard")
-         / name;
+  const auto home =
+      place / ("faiss_index_" + std::string(store_namespace) + ".callboard");
+  return name.empty() ? home : home / name;
 }
 
 class test_board::notices final : public store_notices {
