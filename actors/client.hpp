@@ -88,7 +88,7 @@ struct runtime_options {
   /// Threads that run actors; they never block.
   std::size_t scheduler_threads = 2;
   /// Threads for locks, files and syncs.
-  std::size_t io_threads = 2;
+  std::size_t io_threads = 4;
   /// Threads for scans; 0: one per processor.
   std::size_t search_threads = 0;
   /// Requests that may wait for a pool before `busy`.

@@ -356,13 +356,18 @@ TEST_CASE("A frame that is well sealed but hostile is refused or cut") {
   SECTION(
       "that does not continue what is before it, or is longer than the log") {
     constexpr auto huge = ~std::uint64_t{0};
+    auto payload = operation_of(2, 2, 0); // of a0
+    payload.replace(8, 4, std::string("a0\0\0", 4));
+    const auto size = payload.size();
+    auto frame_of = [&](std::uint64_t payload_bytes, std::uint64_t number,
+                        std::uint64_t linked) {
+      return make_frame(log, 1, payload_bytes, number, linked, 1, payload);
+    };
     const auto frame = GENERATE_COPY(
-        make_frame(log, 1, 0, sequence, link + 1, 0, ""),
-        make_frame(log, 1, 0, sequence - 1, link, 0, ""),
-        make_frame(log, 1, huge, sequence, link, 0, ""),
-        make_frame(log, 1, huge - 63, sequence, link, 0, ""),
-        make_frame(log, 1, std::uint64_t{256} << 20, sequence, link, 0, ""),
-        make_frame(log, 1, 1, sequence, link, 0, ""));
+        frame_of(size, sequence, link + 1), frame_of(size, sequence - 1, link),
+        frame_of(huge, sequence, link), frame_of(huge - 63, sequence, link),
+        frame_of(std::uint64_t{256} << 20, sequence, link),
+        frame_of(size + 5, sequence, link), frame_of(size - 4, sequence, link));
     write_file(s.file("log-2"), log + frame);
     s.check_sound(s.states.front());
   }

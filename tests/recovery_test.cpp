@@ -632,3 +632,119 @@ TEST_CASE("A store whose disk fails for good is whole when it is back") {
     check_after_failure(user);
   }
 }
+
+// -- Power cuts ---------------------------------------------------------------
+
+namespace {
+
+/// Follows what is done to files, and checks that nothing is relied on that a
+/// power cut could still take back.
+class durability_watch {
+public:
+  void note(const operation& what) {
+    using kind = operation_kind;
+    CAPTURE(what);
+    if (!is_mutation(what.kind) || what.kind == kind::lock)
+      return;
+    if (!renamed_in_.empty()) {
+      // A rename counts only when its directory has been synced.
+      REQUIRE(what.kind == kind::sync_directory);
+      REQUIRE(what.path == renamed_in_);
+      renamed_in_.clear();
+    }
+    switch (what.kind) {
+    case kind::create_file:
+      if (!what.path.ends_with("/LOCK"))
+        new_names_.insert(what.path);
+      break;
+    case kind::append:
+      REQUIRE((!is_log(what.path) || !unsynced_.contains(what.path)));
+      [[fallthrough]];
+    case kind::write_at:
+    case kind::truncate:
+    case kind::set_mode:
+      unsynced_.insert(what.path);
+      break;
+    case kind::sync:
+    case kind::sync_data:
+      unsynced_.erase(what.path);
+      break;
+    case kind::remove:
+      unsynced_.erase(what.path);
+      new_names_.erase(what.path);
+      break;
+    case kind::sync_directory:
+      std::erase_if(new_names_, [&](const std::string& name) {
+        return fs::path(name).parent_path() == what.path;
+      });
+      break;
+    case kind::rename:
+      REQUIRE_FALSE(unsynced_.contains(what.path));
+      new_names_.erase(what.path);
+      // What MANIFEST names must be there before it does.
+      REQUIRE((!what.target.ends_with("/MANIFEST")
+               || (unsynced_.empty() && new_names_.empty())));
+      renamed_in_ = fs::path(what.target).parent_path();
+      break;
+    default:
+      break;
+    }
+  }
+
+  /// An answer is given.
+  void answer() const {
+    CHECK(unsynced_.empty());
+    CHECK(renamed_in_.empty());
+  }
+
+private:
+  static bool is_log(const std::string& path) {
+    return contains(path, ".callboard/log-");
+  }
+
+  std::set<std::string> unsynced_;
+  std::set<std::string> new_names_;
+  std::string renamed_in_;
+};
+
+} // namespace
+
+TEST_CASE("Nothing is relied on before it is durable") {
+  quick_directory place;
+  process here;
+  here.disk.stop_steady_clock();
+  durability_watch watch;
+  std::size_t seen = 0;
+  auto answered = [&] {
+    const auto operations = here.disk.operations();
+    for (; seen < operations.size(); ++seen)
+      watch.note(operations[seen]);
+    watch.answer();
+  };
+  SECTION("in a new store") {}
+  SECTION("in one of LightRAG") {
+    write_foreign_pair(place.path(), many("old", 3));
+  }
+  auto handle = here.open(options_for(place.path()));
+  answered();
+  put(*handle, many("a", 8));
+  answered();
+  need(handle->checkpoint(compaction::none));
+  answered();
+  take_out(*handle, {"a0", "a1"});
+  answered();
+  need(handle->checkpoint(compaction::forced));
+  answered();
+  put(*handle, {{"b", 1}});
+  write_foreign_pair(place.path(), many("theirs", 3));
+  need(handle->checkpoint(compaction::none));
+  answered();
+  need(handle->drop());
+  answered();
+  put(*handle, {{"c", 1}});
+  handle.reset();
+  const auto log = last_log(place.path());
+  write_file(log, read_file(log) + "torn");
+  handle = here.open(options_for(place.path()));
+  answered();
+}

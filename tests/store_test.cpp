@@ -689,18 +689,23 @@ public:
   }
   ~publication_watch() { watched_.disk.set_hook({}); }
 
-  /// Checks that a reader would have seen `before` or `after` at each moment,
-  /// and that one who was slow saw no wrong row.
-  void check(const versions& before, const versions& after) {
+  /// Checks that a reader would have seen `before` or `after` at each moment.
+  void check_moments(const versions& before, const versions& after) {
     look();
-    for (std::size_t i = 0; i < states_.size(); ++i) {
-      const auto seen = read_published(states_[i].first, states_[i].second,
-                                       strictness::between_steps);
+    for (const auto& [index, meta] : states_) {
+      const auto seen = read_published(index, meta, strictness::between_steps);
       CHECK((seen.rows == before || seen.rows == after));
-      for (std::size_t j = i; j < states_.size(); ++j)
-        check_slow_reader(states_[i].first, states_[j].second, before, after);
     }
     CHECK(read_published(place_).rows == after);
+  }
+
+  /// The same, and that one who was slow, so that its files are of different
+  /// moments, saw no wrong row.
+  void check(const versions& before, const versions& after) {
+    check_moments(before, after);
+    for (std::size_t i = 0; i < states_.size(); ++i)
+      for (std::size_t j = i; j < states_.size(); ++j)
+        check_slow_reader(states_[i].first, states_[j].second, before, after);
   }
 
 private:
@@ -1256,4 +1261,90 @@ TEST_CASE(
   CHECK(contents(*handle) == many("a", 3));
   CHECK(read_published(s.place.path()).rows == many("a", 3));
   need(handle->verify());
+}
+
+TEST_CASE("Fresh files after a failed sync continue what is published") {
+  one_store s;
+  put(*s.handle, many("a", 8));
+  need(s.handle->checkpoint(compaction::none));
+  take_out(*s.handle, {"a0", "a1"});
+  need(s.handle->checkpoint(compaction::none));
+  auto options = s.options();
+  options.reader_grace = std::chrono::seconds(60);
+  s.here.disk.set_wall_clock(1'000);
+  auto handle = s.here.open(options);
+  need(handle->checkpoint(compaction::forced)); // copies
+  s.here.disk.set_wall_clock(1'060);
+  // The rows are moved, but not published: old numbers are still read.
+  s.here.disk.fail_from(operation_kind::rename, errc::no_space,
+                        faulty_io::persistence::persistent, 2);
+  CHECK(failure_of(handle->checkpoint(compaction::forced)).code
+        == errc::no_space);
+  s.here.disk.set_hook({});
+  const auto before = without(many("a", 8), {"a0", "a1"});
+  CHECK(read_published(s.place.path()).rows == before);
+  put(*handle, many("b", 4));
+  s.here.disk.fail_from(operation_kind::sync_data, errc::io_failure);
+  CHECK(failure_of(try_put(*handle, {{"lost", 1}})).code == errc::broken);
+  const auto after = changed(before, many("b", 4));
+  publication_watch watch(s.here, s.place.path());
+  auto next = s.here.open(options);
+  watch.check_moments(before, after);
+  CHECK(contents(*next) == after);
+}
+
+TEST_CASE("A reader syncs what nobody announced before it shows it") {
+  one_store s;
+  process elsewhere;
+  auto other = elsewhere.open(s.options());
+  put(*s.handle, {{"a", 1}});
+  const auto before = elsewhere.disk.operation_count();
+  CHECK(contents(*need(other->refresh())) == versions{{"a", 1}});
+  bool synced = false;
+  const auto operations = elsewhere.disk.operations();
+  for (auto i = before; i < operations.size(); ++i)
+    synced |= operations[i].kind == operation_kind::sync_data;
+  CHECK(synced);
+}
+
+TEST_CASE("Where files cannot be linked they are copied") {
+  quick_directory place;
+  process here;
+  here.disk.fail_from(operation_kind::link, errc::io_failure,
+                      faulty_io::persistence::persistent);
+  const auto options = options_for(place.path());
+  auto handle = here.open(options);
+  put(*handle, many("a", 6));
+  need(handle->checkpoint(compaction::none));
+  CHECK(read_published(place.path()).rows == many("a", 6));
+  take_out(*handle, {"a0", "a1"});
+  need(handle->checkpoint(compaction::forced));
+  const auto expected = without(many("a", 6), {"a0", "a1"});
+  CHECK(read_published(place.path()).rows == expected);
+  need(handle->verify());
+  handle = here.open(options);
+  CHECK(handle->published());
+  CHECK_FALSE(handle->report().imported);
+  put(*handle, {{"mine", 1}});
+  write_foreign_pair(place.path(), many("theirs", 2));
+  handle = here.open(options);
+  CHECK(contents(*handle) == changed(many("theirs", 2), {{"mine", 1}}));
+}
+
+TEST_CASE("The published files keep their permissions, others are private") {
+  one_store s;
+  const auto mode_of = [](const fs::path& path) {
+    return static_cast<unsigned>(fs::status(path).permissions());
+  };
+  CHECK(mode_of(index_path(s.place.path())) == 0600);
+  CHECK(mode_of(meta_path(s.place.path())) == 0600);
+  fs::permissions(index_path(s.place.path()), fs::perms(0640));
+  put(*s.handle, {{"a", 1}});
+  need(s.handle->checkpoint(compaction::none));
+  CHECK(mode_of(index_path(s.place.path())) == 0640);
+  CHECK(mode_of(meta_path(s.place.path())) == 0640);
+  CHECK(mode_of(private_path(s.place.path())) == 0700);
+  for (const auto& name : private_files(s.place.path()))
+    if (!name.ends_with(".index") && !name.ends_with(".meta"))
+      CHECK(mode_of(private_path(s.place.path(), name)) == 0600);
 }
