@@ -99,7 +99,7 @@ struct runtime_options {
   /// Null: one that the process shares.
   notice_board* board = nullptr;
   /// Null: warnings and errors to stderr.
-  std::shared_ptr<spdlog::logger> log;
+  std::shared_ptr<spdlog::logger> log = nullptr;
 };
 
 /// Owns the actors of this process: stores, pools, workers. One per process

@@ -21,15 +21,15 @@ namespace callboard {
 
 /// How a handle on a store behaves.
 struct open_options {
-  std::string working_directory;
-  std::string workspace;
-  std::string namespace_name;
+  std::string working_directory = {};
+  std::string workspace = {};
+  std::string namespace_name = {};
 
   /// Makes the vectors. Required; its dimension and name are the store's.
-  std::shared_ptr<embedder> model;
+  std::shared_ptr<embedder> model = nullptr;
 
   /// Fields kept of each record. Empty: `default_meta_fields(namespace_name)`.
-  std::vector<std::string> meta_fields;
+  std::vector<std::string> meta_fields = {};
 
   /// Queries leave out rows with a lower score.
   double threshold = 0.2;
@@ -52,18 +52,18 @@ struct open_options {
 
 /// One record to store.
 struct upsert_item {
-  std::string id;
+  std::string id = {};
   /// A JSON object. Its string member `content` is embedded at commit.
-  std::string record;
+  std::string record = {};
   /// The vector, if the caller has it already; then nothing is embedded.
-  std::vector<float> vector;
+  std::vector<float> vector = {};
 };
 
 struct query_options {
   /// At most this many rows; at least 1.
   std::size_t top_k = 10;
   /// Overrides `open_options::threshold`.
-  std::optional<double> threshold;
+  std::optional<double> threshold = std::nullopt;
 };
 
 struct row {

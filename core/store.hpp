@@ -24,15 +24,15 @@ namespace callboard {
 /// Which store, and how to treat it.
 struct store_options {
   /// Created with its parents if missing.
-  std::string working_directory;
+  std::string working_directory = {};
   /// A subdirectory of it; empty: none.
-  std::string workspace;
-  std::string namespace_name;
+  std::string workspace = {};
+  std::string namespace_name = {};
 
   /// Components per vector.
   std::uint32_t dimension = 0;
   /// The embedding model's identity; empty: not checked, not recorded.
-  std::string model;
+  std::string model = {};
 
   map_mode base_map = map_mode::shared;
   /// How long to wait for another process's lock before `busy`.
@@ -44,7 +44,7 @@ struct store_options {
   /// is cut is kept beside it.
   bool salvage = false;
   /// Null: silent.
-  std::shared_ptr<spdlog::logger> log;
+  std::shared_ptr<spdlog::logger> log = nullptr;
 };
 
 /// One change of a commit.

@@ -1,4 +1,5 @@
 #include "core/file_store.hpp"
+#include "core/index_file.hpp"
 #include "core/record.hpp"
 #include "tests/support/store_fixture.hpp"
 
@@ -1347,4 +1348,41 @@ TEST_CASE("The published files keep their permissions, others are private") {
   for (const auto& name : private_files(s.place.path()))
     if (!name.ends_with(".index") && !name.ends_with(".meta"))
       CHECK(mode_of(private_path(s.place.path(), name)) == 0600);
+}
+
+TEST_CASE("Records without a vector wait until they were committed") {
+  quick_directory place;
+  write_foreign_pair(place.path(), many("a", 3));
+  // LightRAG died before it wrote the index: one record has no vector there.
+  std::ofstream(index_path(place.path()), std::ios::trunc | std::ios::binary)
+      .write(reinterpret_cast<const char*>(
+                 encode_index_header({store_dimension, 0}).data()),
+             index_header_bytes);
+  const auto waiting = [](store& handle) {
+    std::vector<std::string> ids;
+    for (const auto& each : handle.take_records_to_embed())
+      ids.push_back(each.id);
+    return ids;
+  };
+  const std::vector<std::string> all = {"a0", "a1", "a2"};
+  {
+    process dies_early;
+    auto handle = dies_early.open(options_for(place.path()));
+    CHECK(handle->report().import.records_to_embed == 3);
+    CHECK(waiting(*handle) == all);
+    CHECK(waiting(*handle).empty());
+  }
+  {
+    process embeds_one_elsewhere;
+    auto handle = embeds_one_elsewhere.open(options_for(place.path()));
+    put(*handle, {{"a1", 1}});
+  }
+  {
+    process embeds_the_rest;
+    auto handle = embeds_the_rest.open(options_for(place.path()));
+    CHECK(waiting(*handle) == std::vector<std::string>{"a0", "a2"});
+    put(*handle, {{"a0", 1}, {"a2", 1}});
+    CHECK_FALSE(fs::exists(private_path(place.path(), unembedded_name)));
+  }
+  CHECK(reopened(place.path()) == many("a", 3));
 }
