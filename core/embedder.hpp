@@ -63,7 +63,7 @@ public:
   /// `embed` and then `done`, on the calling thread (one of the pool's own).
   virtual void embed_async(std::span<const std::string> texts,
                            embedding_context context, completion done) {
-    std::move(done)(embed(texts, context));
+    std::exchange(done, {})(embed(texts, context));
   }
 };
 

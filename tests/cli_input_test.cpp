@@ -5,18 +5,17 @@
 #include "cli/output.hpp"
 #include "cli/progress.hpp"
 #include "core/record.hpp"
+#include "tests/support/scratch_directory.hpp"
 
 #include <catch2/catch.hpp>
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <string>
 #include <string_view>
 #include <vector>
 
 using namespace callboard;
 using namespace callboard::cli;
+using namespace callboard::test;
 
 namespace {
 
@@ -50,28 +49,12 @@ std::string reason_of(const parsed_record& parsed) {
   return parsed.record.error().message;
 }
 
-/// A directory that is gone at the end of the test.
-class scratch_directory {
-public:
-  scratch_directory() {
-    std::string name =
-        (std::filesystem::temp_directory_path() / "cli_input_XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~scratch_directory() { std::filesystem::remove_all(path_); }
-  scratch_directory(const scratch_directory&) = delete;
-  scratch_directory& operator=(const scratch_directory&) = delete;
-
-  std::string file(const std::string& name, std::string_view text) const {
-    const auto path = (path_ / name).string();
-    std::ofstream(path, std::ios::binary) << text;
-    return path;
-  }
-
-private:
-  std::filesystem::path path_;
-};
+/// Makes the file `name` in `place`; its path.
+std::string make_file(const scratch_directory& place, std::string_view name,
+                      std::string_view text) {
+  write_file(place / name, text);
+  return (place / name).string();
+}
 
 /// "text" or "(too long)" of each line.
 std::vector<std::string> lines_of(const std::string& path,
@@ -268,9 +251,10 @@ TEST_CASE("the format is guessed by extension, then by the first line",
 
 TEST_CASE("records of several files come with file and line", "[cli]") {
   const scratch_directory scratch;
-  const auto first = scratch.file("a", "\n\n{\"content\": \"one\"}\n{}\n");
-  const auto second = scratch.file("b.txt", "two\n\nthree");
-  const auto empty = scratch.file("c", "");
+  const auto first =
+      make_file(scratch, "a", "\n\n{\"content\": \"one\"}\n{}\n");
+  const auto second = make_file(scratch, "b.txt", "two\n\nthree");
+  const auto empty = make_file(scratch, "c", "");
   input_files input({first, empty, second}, std::nullopt);
   CHECK(input.bytes_total() == 34);
 
@@ -310,16 +294,16 @@ TEST_CASE("lines are read whole, wherever buffers end", "[cli]") {
   }
   want.emplace_back("last, without a line break");
   text += want.back();
-  CHECK(lines_of(scratch.file("lines", text), 10'000) == want);
+  CHECK(lines_of(make_file(scratch, "lines", text), 10'000) == want);
 }
 
 TEST_CASE("a line that is too long is skipped and the next one is read",
           "[cli]") {
   const scratch_directory scratch;
   const auto bytes = GENERATE(as<std::size_t>(), 11, 100, 300'000, 1'000'000);
-  const auto path =
-      scratch.file("long", "0123456789\n" + std::string(bytes, 'x')
-                               + "\nshort\n" + std::string(bytes, 'y'));
+  const auto path = make_file(scratch, "long",
+                              "0123456789\n" + std::string(bytes, 'x')
+                                  + "\nshort\n" + std::string(bytes, 'y'));
   CHECK(lines_of(path, 10)
         == std::vector<std::string>{"0123456789", "(too long)", "short",
                                     "(too long)"});

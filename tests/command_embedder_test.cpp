@@ -1,13 +1,12 @@
 #include "actors/command_embedder.hpp"
+#include "tests/support/scratch_directory.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <algorithm>
 #include <chrono>
 #include <csignal>
-#include <cstdlib>
 #include <fcntl.h>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <optional>
@@ -19,29 +18,14 @@
 #include <vector>
 
 using namespace callboard;
+using namespace callboard::test;
 using namespace std::chrono_literals;
 
 namespace {
 
-bool contains(std::string_view text, std::string_view part) {
-  return text.find(part) != std::string_view::npos;
-}
-
 /// An empty directory, gone after the test.
 class scratch {
 public:
-  scratch()
-      : path_((std::filesystem::temp_directory_path() / "callboard-XXXXXX")
-                  .string()) {
-    REQUIRE(::mkdtemp(path_.data()) != nullptr);
-  }
-  scratch(const scratch&) = delete;
-  scratch& operator=(const scratch&) = delete;
-  ~scratch() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-
   std::string path(const std::string& name) const { return path_ + '/' + name; }
 
   std::string read(const std::string& name) const {
@@ -60,7 +44,8 @@ public:
   }
 
 private:
-  std::string path_;
+  scratch_directory place_;
+  std::string path_ = place_.path().string();
 };
 
 command_embedder_options options_for(std::string command,

@@ -1,21 +1,16 @@
 #include "actors/embedder_spec.hpp"
 #include "core/words_embedder.hpp"
+#include "tests/support/scratch_directory.hpp"
 
 #include <catch2/catch.hpp>
 
-#include <cstdlib>
-#include <filesystem>
 #include <string>
-#include <unistd.h>
 #include <vector>
 
 using namespace callboard;
+using namespace callboard::test;
 
 namespace {
-
-bool contains(std::string_view text, std::string_view part) {
-  return text.find(part) != std::string_view::npos;
-}
 
 std::shared_ptr<embedder> make(const std::string& spec,
                                std::size_t dimension = 0,
@@ -35,10 +30,7 @@ failure refusal(const std::string& spec, std::size_t dimension = 0) {
 /// A directory with a table "idf", gone after the test.
 class scratch {
 public:
-  scratch()
-      : path_((std::filesystem::temp_directory_path() / "callboard-XXXXXX")
-                  .string()) {
-    REQUIRE(::mkdtemp(path_.data()) != nullptr);
+  scratch() {
     word_frequencies table;
     table.add("a b");
     table.add("b c");
@@ -46,18 +38,12 @@ public:
     REQUIRE(home);
     REQUIRE(table.save(**home, "idf,with comma"));
   }
-  scratch(const scratch&) = delete;
-  scratch& operator=(const scratch&) = delete;
-  ~scratch() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-
   std::string table() const { return path_ + "/idf,with comma"; }
   const std::string& path() const { return path_; }
 
 private:
-  std::string path_;
+  scratch_directory place_;
+  std::string path_ = place_.path().string();
 };
 
 } // namespace

@@ -1,8 +1,8 @@
 #include "tests/support/faulty_io.hpp"
+#include "tests/support/scratch_directory.hpp"
 
 #include <catch2/catch.hpp>
 
-#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <sstream>
@@ -21,18 +21,6 @@ constexpr std::string_view content = "0123456789";
 /// A path for an empty directory, gone after the test.
 class scratch {
 public:
-  scratch()
-      : path_((std::filesystem::temp_directory_path() / "callboard-XXXXXX")
-                  .string()) {
-    REQUIRE(::mkdtemp(path_.data()) != nullptr);
-  }
-  scratch(const scratch&) = delete;
-  scratch& operator=(const scratch&) = delete;
-  ~scratch() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-
   const std::string& path() const { return path_; }
   bool has(std::string_view name) const {
     return std::filesystem::exists(std::filesystem::path(path_) / name);
@@ -42,7 +30,8 @@ public:
   }
 
 private:
-  std::string path_;
+  scratch_directory place_;
+  std::string path_ = place_.path().string();
 };
 
 /// Replaces the file "data" in a crash-safe way: seven operations.

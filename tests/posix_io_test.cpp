@@ -1,11 +1,11 @@
 #include "core/io.hpp"
+#include "tests/support/scratch_directory.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 using namespace callboard;
+using namespace callboard::test;
 using namespace std::chrono_literals;
 
 namespace {
@@ -37,23 +38,6 @@ std::string text_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
-bool contains(std::string_view text, std::string_view part) {
-  return text.find(part) != std::string_view::npos;
-}
-
-/// The value of `outcome`; the test fails if there is none.
-template <class T>
-T need(result<T> outcome) {
-  if (!outcome)
-    FAIL(outcome.error().message);
-  return std::move(outcome).value();
-}
-
-void need(const result<void>& outcome) {
-  if (!outcome)
-    FAIL(outcome.error().message);
-}
-
 template <class T>
 errc code_of(const result<T>& outcome) {
   REQUIRE_FALSE(outcome.has_value());
@@ -63,19 +47,7 @@ errc code_of(const result<T>& outcome) {
 /// An empty directory, gone after the test.
 class scratch {
 public:
-  scratch()
-      : path_((std::filesystem::temp_directory_path() / "callboard-XXXXXX")
-                  .string()) {
-    REQUIRE(::mkdtemp(path_.data()) != nullptr);
-    directory_ = need(posix_io().open_directory(path_, false));
-  }
-  scratch(const scratch&) = delete;
-  scratch& operator=(const scratch&) = delete;
-  ~scratch() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-
+  scratch() { directory_ = need(posix_io().open_directory(path_, false)); }
   directory& operator*() const { return *directory_; }
   directory* operator->() const { return directory_.get(); }
   const std::string& path() const { return path_; }
@@ -112,7 +84,8 @@ public:
   }
 
 private:
-  std::string path_;
+  scratch_directory place_;
+  std::string path_ = place_.path().string();
   std::unique_ptr<directory> directory_;
 };
 

@@ -3,6 +3,7 @@
 #include "core/io.hpp"
 #include "core/scan.hpp"
 #include "core/search.hpp"
+#include "tests/support/scratch_directory.hpp"
 
 #include <catch2/catch.hpp>
 #include <faiss/utils/distances.h>
@@ -11,9 +12,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <limits>
 #include <random>
 #include <set>
@@ -22,6 +21,7 @@
 #include <vector>
 
 using namespace callboard;
+using namespace callboard::test;
 
 namespace {
 
@@ -29,13 +29,6 @@ using floats = std::vector<float>;
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 constexpr float infinite = std::numeric_limits<float>::infinity();
 constexpr search_parameters everything{1'000'000, -2};
-
-template <class T>
-T need(result<T> outcome) {
-  if (!outcome)
-    FAIL(outcome.error().message);
-  return std::move(outcome).value();
-}
 
 template <class T>
 errc code_of(const result<T>& outcome) {
@@ -117,21 +110,12 @@ private:
 class test_store {
 public:
   test_store(std::size_t dimension, test_rows rows)
-      : path_((std::filesystem::temp_directory_path() / "callboard-XXXXXX")
-                  .string()),
-        rows_after_(std::make_shared<delta>(dimension)) {
-    REQUIRE(::mkdtemp(path_.data()) != nullptr);
-    home_ = need(posix_io().open_directory(path_, false));
+      : rows_after_(std::make_shared<delta>(dimension)) {
+    home_ = place_.open();
     descriptor_ =
         need(write_base(*home_, store_id{}, 1,
                         static_cast<std::uint32_t>(dimension), 0600, rows));
     open();
-  }
-  test_store(const test_store&) = delete;
-  test_store& operator=(const test_store&) = delete;
-  ~test_store() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
   }
 
   void append(const std::string& id, const floats& vector) {
@@ -166,7 +150,7 @@ private:
     alive_ = base_->initial_liveness();
   }
 
-  std::string path_;
+  scratch_directory place_;
   std::unique_ptr<directory> home_;
   base_descriptor descriptor_;
   std::shared_ptr<const base> base_;

@@ -294,15 +294,24 @@ TEST_CASE("A store whose writer is at work can be opened and read") {
 
 TEST_CASE("A lock counts only on the file that is called LOCK") {
   one_store s;
-  const auto lock_path = private_path(s.place.path(), "LOCK");
-  auto home = need(
-      posix_io().open_directory(private_path(s.place.path()).string(), false));
-  auto writer =
-      need(held_lock::acquire(*home, store_lock::writer, lock_mode::exclusive,
-                              std::chrono::milliseconds(0)));
-  fs::remove(lock_path);
-  put(*s.handle, {{"a", 1}}); // nobody holds the new LOCK
-  CHECK(fs::exists(lock_path));
+  process elsewhere;
+  auto other = elsewhere.open(s.options());
+  // Somebody puts another file in its place while we are about to lock it.
+  bool replaced = false;
+  s.here.disk.set_hook([&](const operation& each) {
+    if (each.kind == operation_kind::lock && !std::exchange(replaced, true)) {
+      fs::remove(each.path);
+      write_file(each.path, "");
+    }
+    return fault::none();
+  });
+  put(*s.handle, {{"a", 1}});
+  REQUIRE(replaced);
+  replaced = false;
+  auto job = need(s.handle->begin_checkpoint(compaction::none));
+  REQUIRE(replaced);
+  CHECK(failure_of(other->begin_checkpoint(compaction::none)).code
+        == errc::busy);
 }
 
 TEST_CASE("Bad names and dimensions are refused before anything is made") {
@@ -535,34 +544,6 @@ TEST_CASE("Planned moves outlast checkpoints and changes of their rows") {
   CHECK(read_published(s.place.path()).total == expected.size());
 }
 
-TEST_CASE("A copy that does not match its row is never moved to") {
-  one_store s;
-  auto options = s.options();
-  options.reader_grace = std::chrono::seconds(60);
-  s.here.disk.set_wall_clock(1'000'000);
-  auto handle = s.here.open(options);
-  put(*handle, many("a", 8));
-  need(handle->checkpoint(compaction::none));
-  take_out(*handle, {"a0"});
-  need(handle->checkpoint(compaction::none));
-  need(handle->checkpoint(compaction::forced));
-  const auto epoch = handle->stats().base_epoch;
-  // Row 0 is the hole that holds the copy.
-  const auto path =
-      private_path(s.place.path(), "base-" + std::to_string(epoch) + ".index");
-  auto bytes = read_file(path);
-  bytes[45 + 2] = static_cast<char>(bytes[45 + 2] ^ 1);
-  {
-    std::fstream out(path, std::ios::in | std::ios::out | std::ios::binary);
-    out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  }
-  CHECK(failure_of(handle->verify()).code == errc::corrupt);
-  s.here.disk.set_wall_clock(1'000'100);
-  need(handle->checkpoint(compaction::automatic));
-  CHECK(read_published(s.place.path()).rows == without(many("a", 8), {"a0"}));
-  CHECK(contents(*handle) == without(many("a", 8), {"a0"}));
-}
-
 TEST_CASE("Commits may come between the steps of a checkpoint") {
   one_store s;
   process elsewhere;
@@ -781,12 +762,52 @@ TEST_CASE("A reader of the published pair always sees one checkpoint") {
     watched_checkpoint(s.here, s.place.path(), *handle, compaction::forced,
                        third, without(third, {"a5", "c"}));
   }
+  SECTION("while rows are moved after others were added") {
+    auto options = s.options();
+    options.reader_grace = std::chrono::seconds(60);
+    s.here.disk.set_wall_clock(1'000);
+    auto handle = s.here.open(options);
+    need(handle->checkpoint(compaction::forced));
+    put(*handle, {{"a5", 2}, {"d", 1}});
+    s.here.disk.set_wall_clock(1'060);
+    watched_checkpoint(s.here, s.place.path(), *handle, compaction::forced,
+                       third, changed(third, {{"a5", 2}, {"d", 1}}));
+  }
   SECTION("while the store is dropped") {
     need(s.handle->checkpoint(compaction::none));
     publication_watch watch(s.here, s.place.path());
     need(s.handle->drop());
     watch.check(third, {});
   }
+}
+
+TEST_CASE("A copy that does not match its row is never moved to") {
+  one_store s;
+  auto options = s.options();
+  options.reader_grace = std::chrono::seconds(60);
+  s.here.disk.set_wall_clock(1'000'000);
+  auto handle = s.here.open(options);
+  put(*handle, many("a", 8));
+  need(handle->checkpoint(compaction::none));
+  take_out(*handle, {"a0"});
+  need(handle->checkpoint(compaction::none));
+  need(handle->checkpoint(compaction::forced));
+  const auto epoch = handle->stats().base_epoch;
+  // Row 0 is the hole that holds the copy.
+  const auto path =
+      private_path(s.place.path(), "base-" + std::to_string(epoch) + ".index");
+  auto bytes = read_file(path);
+  bytes[45 + 2] = static_cast<char>(bytes[45 + 2] ^ 1);
+  {
+    std::fstream out(path, std::ios::in | std::ios::out | std::ios::binary);
+    out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  }
+  CHECK(failure_of(handle->verify()).code == errc::corrupt);
+  s.here.disk.set_wall_clock(1'000'100);
+  const auto expected = without(many("a", 8), {"a0"});
+  watched_checkpoint(s.here, s.place.path(), *handle, compaction::automatic,
+                     expected, expected);
+  CHECK(contents(*handle) == expected);
 }
 
 TEST_CASE("Random histories keep readers and handles right") {
@@ -797,7 +818,11 @@ TEST_CASE("Random histories keep readers and handles right") {
   one_store s;
   process elsewhere;
   elsewhere.disk.stop_steady_clock();
-  auto other = elsewhere.open(s.options());
+  auto options = s.options();
+  options.reader_grace = std::chrono::seconds(below(2) * 60);
+  s.handle = s.here.open(options);
+  auto other = elsewhere.open(options);
+  std::int64_t clock = 1'000'000;
   versions expected;
   versions published;
   for (int step = 0; step < 150; ++step) {
@@ -819,6 +844,8 @@ TEST_CASE("Random histories keep readers and handles right") {
       expected.clear();
       published.clear();
     } else {
+      clock += below(3) * 30;
+      owner.disk.set_wall_clock(clock);
       watched_checkpoint(owner, s.place.path(), handle,
                          std::vector{compaction::none, compaction::automatic,
                                      compaction::forced}[unsigned(below(3))],
@@ -876,6 +903,25 @@ TEST_CASE("A drop overtakes the changes that were asked for before it") {
   need(s.handle->drop());
   CHECK(need(s.handle->commit(late)).discarded == 3);
   CHECK(reopened(s.place.path()).empty());
+}
+
+TEST_CASE("A drop that was interrupted is finished by the next process") {
+  one_store s;
+  put(*s.handle, many("a", 5));
+  need(s.handle->checkpoint(compaction::none));
+  put(*s.handle, {{"b", 1}});
+  const auto old_files = private_files(s.place.path());
+  s.here.disk.set_hook(failing(operation_kind::create_file, ".index",
+                               fault::fail(errc::no_space)));
+  CHECK(failure_of(s.handle->drop()).code == errc::no_space);
+  s.here.disk.set_hook({});
+  s.handle.reset();
+  CHECK(read_published(s.place.path()).rows == many("a", 5));
+  CHECK(reopened(s.place.path()).empty());
+  CHECK(read_published(s.place.path()).total == 0);
+  for (const auto& name : private_files(s.place.path()))
+    if (name != "LOCK" && name != "MANIFEST")
+      CHECK_FALSE(old_files.contains(name));
 }
 
 // -- Failures of the disk -----------------------------------------------------
@@ -1251,16 +1297,21 @@ TEST_CASE("A store without MANIFEST is never begun anew over its commits") {
   CHECK(all_files(s.place.path()) == before);
 }
 
-TEST_CASE(
-    "A store without MANIFEST and commits begins with what is published") {
-  one_store s;
-  write_foreign_pair(s.place.path(), many("a", 3));
-  s.handle = s.here.open(s.options());
-  s.handle.reset();
-  fs::remove(private_path(s.place.path(), "MANIFEST"));
-  auto handle = s.here.open(s.options());
+TEST_CASE("A store that lost MANIFEST begins with what is published") {
+  quick_directory place;
+  write_foreign_pair(place.path(), many("a", 3));
+  process here;
+  here.open(options_for(place.path()));
+  fs::remove(private_path(place.path(), "MANIFEST"));
+  // What is published is links to files of the private directory.
+  here.disk.fail_from(operation_kind::write_at, errc::no_space);
+  CHECK(failure_of(here.try_open(options_for(place.path()))).code
+        == errc::no_space);
+  here.disk.set_hook({});
+  CHECK(read_published(place.path()).rows == many("a", 3));
+  auto handle = here.open(options_for(place.path()));
   CHECK(contents(*handle) == many("a", 3));
-  CHECK(read_published(s.place.path()).rows == many("a", 3));
+  CHECK(read_published(place.path()).rows == many("a", 3));
   need(handle->verify());
 }
 

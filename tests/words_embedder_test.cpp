@@ -1,33 +1,24 @@
 #include "core/words_embedder.hpp"
 #include "tests/support/faulty_io.hpp"
+#include "tests/support/scratch_directory.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <limits>
 #include <random>
 #include <set>
 #include <string>
-#include <unistd.h>
 #include <vector>
 #include <xxhash.h>
 
 using namespace callboard;
-using callboard::test::faulty_io;
+using namespace callboard::test;
 
 namespace {
-
-template <class T>
-T need(result<T> outcome) {
-  if (!outcome)
-    FAIL(outcome.error().message);
-  return std::move(outcome).value();
-}
 
 template <class T>
 errc code_of(const result<T>& outcome) {
@@ -35,25 +26,9 @@ errc code_of(const result<T>& outcome) {
   return outcome.error().code;
 }
 
-bool contains(std::string_view text, std::string_view part) {
-  return text.find(part) != std::string_view::npos;
-}
-
 /// An empty directory, gone after the test.
 class scratch {
 public:
-  scratch()
-      : path_((std::filesystem::temp_directory_path() / "callboard-XXXXXX")
-                  .string()) {
-    REQUIRE(::mkdtemp(path_.data()) != nullptr);
-  }
-  scratch(const scratch&) = delete;
-  scratch& operator=(const scratch&) = delete;
-  ~scratch() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-
   std::unique_ptr<directory> open(io& door = posix_io()) const {
     return need(door.open_directory(path_, false));
   }
@@ -68,7 +43,8 @@ public:
   }
 
 private:
-  std::string path_;
+  scratch_directory place_;
+  std::string path_ = place_.path().string();
 };
 
 std::vector<float> vector_of(words_embedder& model, const std::string& text) {
