@@ -5,6 +5,7 @@
 #include "core/io.hpp"
 #include "core/lightrag_pair.hpp"
 #include "core/manifest.hpp"
+#include "core/published_pair.hpp"
 #include "core/record.hpp"
 
 #include <spdlog/logger.h>
@@ -92,7 +93,7 @@ find_store(io& door, const store_arguments& arguments) {
   if (!home)
     return std::move(home).error();
 
-  const auto own = "faiss_index_" + name + ".callboard";
+  const auto own = private_directory_name(name);
   if (const auto own_home = (*home)->open_directory(own, false)) {
     if (auto identity = read_manifest(**own_home))
       return std::optional(std::move(*identity));
