@@ -3,6 +3,7 @@
 #include "actors/work.hpp"
 #include "core/result.hpp"
 
+#include <caf/actor_addr.hpp>
 #include <caf/actor_cast.hpp>
 #include <caf/actor_system.hpp>
 #include <caf/actor_system_config.hpp>
@@ -19,6 +20,7 @@
 #include <caf/typed_event_based_actor.hpp>
 #include <caf/typed_response_promise.hpp>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -72,6 +74,11 @@ using typed = caf::typed_actor<typename message_signature<Signatures>::type...>;
 template <class T>
 using promise = caf::typed_response_promise<reply<T>>;
 
+/// `Public`, and messages without an answer that only who has this handle can
+/// send: those of the actor to itself.
+template <class Public, class... Messages>
+using extended = typename Public::template extend<caf::reacts_to<Messages>...>;
+
 /// Whether actors get a thread of their own; only these may block. Shared
 /// ones make a system that runs on one thread, for simulations.
 enum class spawn_mode : std::uint8_t { shared_thread, own_thread };
@@ -115,6 +122,58 @@ result<T> ask_and_wait(caf::scoped_actor& self, const Handle& to,
       .receive([&](reply<T>& answered) { out = std::move(answered.value); },
                [](caf::error&) {});
   return out;
+}
+
+/// Sends a message that is not answered, or nothing if `target` is null.
+template <class Handle, class Message>
+void tell(const Handle& target, Message message) {
+  caf::anon_send(target, std::move(message));
+}
+
+/// As `tell`, when `time` has passed. Cannot be called off: what `target` still
+/// has after its end is kept until then.
+template <class Handle, class Message>
+void tell_later(const Handle& target, std::chrono::milliseconds time,
+                Message message) {
+  caf::delayed_anon_send(target, time, std::move(message));
+}
+
+/// Which actor, without keeping it.
+using actor_name = caf::actor_addr;
+
+/// A handle of the actor, or null if it is gone.
+template <class Handle>
+Handle handle_of(const actor_name& name) {
+  return caf::actor_cast<Handle>(name);
+}
+
+/// The sender of the message that `self` handles. To be asked for before the
+/// message's promise is made, which takes it away.
+template <class Self>
+actor_name sender_of(Self* self) {
+  return caf::actor_cast<actor_name>(self->current_sender());
+}
+
+/// Has `self` be told, once for each call, when `other` ends, or at once if it
+/// has: see `when_told_of_ends`.
+template <class Self>
+void follow(Self* self, const actor_name& other) {
+  if (auto known = caf::actor_cast<caf::strong_actor_ptr>(other))
+    self->monitor(known);
+}
+
+template <class Self>
+void stop_following(Self* self, const actor_name& other) {
+  self->demonitor(other);
+}
+
+/// Calls `done` with the name of each actor that `self` follows and that has
+/// ended.
+template <class Self>
+void when_told_of_ends(Self* self, std::function<void(actor_name)> done) {
+  self->set_down_handler([done = std::move(done)](const caf::down_msg& told) {
+    done(told.source);
+  });
 }
 
 /// Ends the actor before it looks at what else is in its mailbox.

@@ -20,6 +20,12 @@ public:
     return calls_->call<T>(number_, std::move(request));
   }
 
+  /// Waits for no answer.
+  template <class Request>
+  void tell(Request request) {
+    calls_->tell(number_, std::move(request));
+  }
+
 private:
   std::shared_ptr<gateway> calls_;
   std::uint64_t number_;
@@ -64,6 +70,11 @@ result<std::vector<hit>> client::query(std::vector<float> vector,
                                        query_options options) {
   return first_of(state_->call<hit_lists>(
       query_vector_request{std::move(vector), options}));
+}
+
+result<std::vector<hit>> client::query(std::initializer_list<float> vector,
+                                       query_options options) {
+  return query(std::vector<float>(vector), options);
 }
 
 result<std::vector<std::vector<hit>>>
@@ -119,6 +130,19 @@ result<void> client::checkpoint(compaction how) {
   return state_->call<void>(checkpoint_request{how});
 }
 
+result<subscription> client::watch(watch_options options) {
+  CALLBOARD_TRY_ASSIGN(auto start,
+                       state_->call<watch_start>(watch_request{options}));
+  return subscription(state_, start);
+}
+
+result<std::uint64_t>
+client::await_generation(std::uint64_t generation,
+                         std::chrono::milliseconds timeout) {
+  return state_->call<std::uint64_t>(
+      await_generation_request{generation, timeout});
+}
+
 result<std::vector<std::string>> client::pending_ids() {
   return state_->call<std::vector<std::string>>(pending_request{});
 }
@@ -133,6 +157,34 @@ result<handle_stats> client::stats() {
 
 result<void> client::verify() {
   return state_->call<void>(verify_request{});
+}
+
+subscription::subscription(std::shared_ptr<client::state> shared,
+                           watch_start start)
+    : state_(std::move(shared)), start_(start) {}
+
+subscription::subscription(subscription&& other) noexcept
+    : state_(std::exchange(other.state_, nullptr)), start_(other.start_) {}
+
+subscription& subscription::operator=(subscription&& other) noexcept {
+  subscription taken(std::move(other));
+  std::swap(state_, taken.state_);
+  std::swap(start_, taken.start_);
+  return *this; // what was here before ends with `taken`
+}
+
+subscription::~subscription() {
+  if (state_)
+    state_->tell(unwatch_request{start_.number});
+}
+
+result<std::optional<commit_event>>
+subscription::next(std::chrono::milliseconds timeout) {
+  if (!state_)
+    return failure{errc::closed, "this subscription was moved from: ask the "
+                                 "one it was moved to"};
+  return state_->call<std::optional<commit_event>>(
+      next_event_request{start_.number, timeout});
 }
 
 } // namespace callboard

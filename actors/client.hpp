@@ -2,7 +2,9 @@
 
 #include "actors/requests.hpp"
 
+#include <chrono>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +14,7 @@
 namespace callboard {
 
 class runtime;
+class subscription;
 
 /// A handle on one store, for code that is not an actor. Every call sends the
 /// store's actor a message and waits for its answer; there is always an
@@ -37,6 +40,8 @@ public:
   result<std::vector<hit>> query(std::string text, query_options options = {});
   /// As above, for a vector (normalized here).
   result<std::vector<hit>> query(std::vector<float> vector,
+                                 query_options options = {});
+  result<std::vector<hit>> query(std::initializer_list<float> vector,
                                  query_options options = {});
   /// As `query`, for several vectors of the store's dimension, one after the
   /// other; one pass over the rows serves many.
@@ -68,6 +73,17 @@ public:
   result<void> drop();
   result<void> checkpoint(compaction how = compaction::automatic);
 
+  /// Follows the commits of everybody, in any process, from now on. Refreshes
+  /// the handle first.
+  result<subscription> watch(watch_options options = {});
+
+  /// Waits until this handle sees `generation` (of a commit in another
+  /// process, say), and answers the one it has reached. A timeout of 0 or less
+  /// only looks; one of `milliseconds::max()` is for ever. Errors: `timed_out`,
+  /// and those of reading what others have committed.
+  result<std::uint64_t> await_generation(std::uint64_t generation,
+                                         std::chrono::milliseconds timeout);
+
   /// Ids of pending upserts, in the order of their first upsert.
   result<std::vector<std::string>> pending_ids();
   /// The committed view, without this handle's deletes.
@@ -78,9 +94,41 @@ public:
 
 private:
   friend class runtime;
+  friend class subscription;
   class state;
   explicit client(std::shared_ptr<state> shared);
   std::shared_ptr<state> state_;
+};
+
+/// Events of one store: what each commit, by any process, has changed. Made by
+/// `client::watch`.
+///
+/// A watcher that is too slow loses events, and is told: one event of kind
+/// `overflow` takes their place. Then read anew what is of interest; what the
+/// handle answers is of that generation or newer.
+///
+/// Ownership: keeps the handle alive. Movable; the events end with it.
+/// Threads:   one at a time.
+class subscription {
+public:
+  subscription(subscription&&) noexcept;
+  subscription& operator=(subscription&&) noexcept;
+  ~subscription();
+
+  /// Events follow for every commit after this generation.
+  std::uint64_t generation() const noexcept { return start_.generation; }
+
+  /// The next event; empty if none came in time. What it tells of is visible
+  /// to the handle. Timeouts are those of `await_generation`. Errors: `busy`
+  /// (another thread waits already), `closed`, and those of reading what others
+  /// have committed; the events go on after an error.
+  result<std::optional<commit_event>> next(std::chrono::milliseconds timeout);
+
+private:
+  friend class client;
+  subscription(std::shared_ptr<client::state> shared, watch_start start);
+  std::shared_ptr<client::state> state_;
+  watch_start start_;
 };
 
 /// Limits and threads of a runtime.
@@ -96,8 +144,12 @@ struct runtime_options {
 
   /// Null: the real operating system.
   io* door = nullptr;
-  /// Null: one that the process shares.
+  /// Null: the runtime has a `shared_board` of its own, by which processes tell
+  /// each other of commits. Otherwise it must outlive the runtime, which waits
+  /// on it: give each runtime one of its own.
   notice_board* board = nullptr;
+  /// Where that keeps its page: the same for all processes of a store.
+  board_backing backing = board_backing::file;
   /// Null: warnings and errors to stderr.
   std::shared_ptr<spdlog::logger> log = nullptr;
 };

@@ -6,6 +6,7 @@
 #include "core/snapshot.hpp"
 #include "core/store.hpp"
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -83,6 +84,32 @@ struct checkpoint_request {
   compaction how = compaction::automatic;
 };
 
+/// Begins to keep events for the sender; ends with `unwatch_request`, or with
+/// the sender if it is an actor.
+struct watch_request {
+  watch_options options;
+};
+
+/// Waits for the next event of a watch; the answer is empty if none came in
+/// time. At most one such request per watch may be waiting (`busy`); an unknown
+/// number is an `invalid_argument`.
+struct next_event_request {
+  std::uint64_t number = 0;
+  std::chrono::milliseconds timeout{};
+};
+
+/// Who waits for the next event of the watch is answered `closed`.
+struct unwatch_request {
+  std::uint64_t number = 0;
+};
+
+/// Answered, with the view's generation, when it has reached `generation`;
+/// `timed_out` if not in time.
+struct await_generation_request {
+  std::uint64_t generation = 0;
+  std::chrono::milliseconds timeout{};
+};
+
 struct pending_request {};
 struct snapshot_request {};
 struct stats_request {};
@@ -104,6 +131,10 @@ using storage_actor = typed<reply<void>(upsert_request),            //
                             reply<commit_result>(finalize_request), //
                             reply<void>(drop_request),              //
                             reply<void>(checkpoint_request),        //
+                            reply<watch_start>(watch_request),      //
+                            reply<optional_event>(next_event_request),
+                            reply<void>(unwatch_request), //
+                            reply<std::uint64_t>(await_generation_request),
                             reply<std::vector<std::string>>(pending_request),
                             reply<snapshot_ptr>(snapshot_request), //
                             reply<handle_stats>(stats_request),    //
@@ -140,6 +171,10 @@ CALLBOARD_LOCAL_MESSAGE(callboard::commit_request)
 CALLBOARD_LOCAL_MESSAGE(callboard::finalize_request)
 CALLBOARD_LOCAL_MESSAGE(callboard::drop_request)
 CALLBOARD_LOCAL_MESSAGE(callboard::checkpoint_request)
+CALLBOARD_LOCAL_MESSAGE(callboard::watch_request)
+CALLBOARD_LOCAL_MESSAGE(callboard::next_event_request)
+CALLBOARD_LOCAL_MESSAGE(callboard::unwatch_request)
+CALLBOARD_LOCAL_MESSAGE(callboard::await_generation_request)
 CALLBOARD_LOCAL_MESSAGE(callboard::pending_request)
 CALLBOARD_LOCAL_MESSAGE(callboard::snapshot_request)
 CALLBOARD_LOCAL_MESSAGE(callboard::stats_request)

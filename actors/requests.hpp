@@ -101,6 +101,19 @@ struct commit_result {
   std::vector<record_failure> failed;
 };
 
+struct watch_options {
+  /// Memory for events that the watcher has not asked for yet; beyond, they
+  /// become one `overflow`.
+  std::size_t buffer_bytes_max = std::size_t{4} << 20;
+};
+
+struct watch_start {
+  /// Names the watch in later requests.
+  std::uint64_t number = 0;
+  /// Events follow for every commit after this generation.
+  std::uint64_t generation = 0;
+};
+
 struct handle_stats {
   store_stats store;
   open_report opened;

@@ -1,10 +1,11 @@
+#include "actors/board_watcher.hpp"
 #include "actors/embedder_pool.hpp"
 #include "actors/runtime_actors.hpp"
 #include "actors/storage_actor.hpp"
 #include "actors/worker_pool.hpp"
 #include "core/index_file.hpp"
 #include "core/record.hpp"
-#include "ipc/process_board.hpp"
+#include "ipc/shared_board.hpp"
 
 #include <spdlog/logger.h>
 #include <spdlog/sinks/stdout_sinks.h>
@@ -37,8 +38,6 @@ runtime_options with_defaults(runtime_options options) {
     options.search_threads = processors;
   if (options.door == nullptr)
     options.door = &posix_io();
-  if (options.board == nullptr)
-    options.board = &process_board();
   if (!options.log)
     options.log = warnings_to_stderr();
   return options;
@@ -110,6 +109,14 @@ batch_limits limits_of(const open_options& options, const model_facts& facts) {
 runtime::implementation::implementation(runtime_options options)
     : options_(with_defaults(std::move(options))) {
   thread_detacher detacher;
+  if (options_.board == nullptr) {
+    own_board_ =
+        std::make_unique<shared_board>(*options_.door, options_.backing);
+    options_.board = own_board_.get();
+  }
+  board_watcher_ = std::make_unique<board_watcher>();
+  board_thread_ = std::make_unique<board_thread>(
+      *options_.door, *options_.board, *board_watcher_);
   configure_scheduler(config_, options_.scheduler_threads);
   system_ = std::make_unique<caf::actor_system>(config_);
   gateway_ = std::make_shared<gateway>(*system_);
@@ -124,6 +131,7 @@ runtime::implementation::implementation(runtime_options options)
 
 runtime::implementation::~implementation() {
   gateway_->close();
+  board_thread_.reset();
   stop_storages();
   stop_pools();
   gateway_->drain();
@@ -175,7 +183,8 @@ runtime::implementation::open_storage(open_options options) {
                                {.io = io_pool_,
                                 .slow_io = slow_io_pool_,
                                 .search = search_pool_,
-                                .embedder = join_pool(model)});
+                                .embedder = join_pool(model),
+                                .watcher = board_watcher_.get()});
   auto number = next_number_++;
   storages_.emplace(number, spawned);
   lock.unlock();

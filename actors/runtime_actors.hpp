@@ -18,6 +18,9 @@
 
 namespace callboard {
 
+class board_thread;
+class board_watcher;
+
 /// The way of threads that are no actors to actors: a call sends one message
 /// and waits. Actors that wait for answers are reused, as they cost more than
 /// a call.
@@ -41,6 +44,15 @@ public:
     if (!line)
       return closed_failure();
     return ask_and_wait<T>(*line->waiter, line->target, std::move(request));
+  }
+
+  /// Sends a message whose answer nobody waits for; nothing if the gateway is
+  /// closed. Never blocks.
+  template <class Request>
+  void tell(std::uint64_t number, Request request) {
+    std::lock_guard lock(mutex_);
+    if (auto found = targets_.find(number); found != targets_.end())
+      callboard::tell(found->second, std::move(request));
   }
 
   /// Refuses new calls. Those under way end when their actors do.
@@ -87,10 +99,12 @@ private:
 ///
 /// Stopping, in this order:
 /// 1. the gateway refuses new calls;
-/// 2. storage actors answer what they have kept, and end;
-/// 3. pools answer what waits, and end; their workers finish what they are at;
-/// 4. calls of other threads, all answered by now, have returned;
-/// 5. the actor system waits for the workers' threads.
+/// 2. the thread that waits for the board ends;
+/// 3. storage actors answer what they have kept, and end;
+/// 4. pools answer what waits, and end; their workers finish what they are at;
+/// 5. calls of other threads, all answered by now, have returned;
+/// 6. the actor system waits for the workers' threads;
+/// 7. the board goes, if it is the runtime's own.
 ///
 /// Threads: thread-safe. A thread that spawns actors itself must have ended or
 ///          called `detach_thread` before another thread destroys the runtime.
@@ -123,6 +137,9 @@ private:
   void stop_pools();
 
   runtime_options options_;
+  std::unique_ptr<notice_board> own_board_;
+  std::unique_ptr<board_watcher> board_watcher_;
+  std::unique_ptr<board_thread> board_thread_;
   caf::actor_system_config config_;
   std::unique_ptr<caf::actor_system> system_;
   std::shared_ptr<gateway> gateway_;

@@ -2,12 +2,35 @@
 
 #include "core/record.hpp"
 
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
 #include <exception>
+#include <functional>
+#include <map>
 #include <utility>
 
 namespace callboard {
 
+/// To a storage actor from the board watcher: the store may have moved on.
+struct look_message {};
+
+/// To a storage actor from itself: the time has passed for which it asked
+/// under this number.
+struct timer_message {
+  std::uint64_t number = 0;
+};
+
+} // namespace callboard
+
+CALLBOARD_LOCAL_MESSAGE(callboard::look_message)
+CALLBOARD_LOCAL_MESSAGE(callboard::timer_message)
+
+namespace callboard {
+
 namespace {
+
+using inner_actor = extended<storage_actor, look_message, timer_message>;
 
 /// Closes a store, which may take long, on a thread that may block.
 class release_job : public job {
@@ -20,13 +43,23 @@ private:
   std::unique_ptr<storage_machine> machine_;
 };
 
-class storage : public storage_actor::base, public storage_services {
+class storage : public inner_actor::base, public storage_services {
 public:
   storage(caf::actor_config& config, storage_setup setup,
           storage_helpers helpers)
-      : storage_actor::base(config),
+      : inner_actor::base(config),
         helpers_(std::move(helpers)),
-        machine_(std::make_unique<storage_machine>(std::move(setup), *this)) {}
+        place_(register_at(helpers_.watcher)),
+        machine_(std::make_unique<storage_machine>(std::move(setup), *this)) {
+    when_told_of_ends(this, [this](const actor_name& ended) {
+      std::erase_if(watchers_, [&](const auto& each) {
+        if (each.second != ended)
+          return false;
+        machine_->unwatch(each.first);
+        return true;
+      });
+    });
+  }
 
   const char* name() const override { return "callboard.storage"; }
 
@@ -103,6 +136,28 @@ public:
             machine_->checkpoint(request.how, std::move(respond));
           });
         },
+        [this](watch_request& request) {
+          auto watcher = sender_of(this);
+          return keep<watch_start>([&](answer<watch_start> respond) {
+            start_watch(request.options, watcher, std::move(respond));
+          });
+        },
+        [this](next_event_request& request) {
+          return keep<optional_event>([&](answer<optional_event> respond) {
+            machine_->next_event(request.number, request.timeout,
+                                 std::move(respond));
+          });
+        },
+        [this](unwatch_request& request) {
+          end_watch(request.number);
+          return reply<void>{};
+        },
+        [this](await_generation_request& request) {
+          return keep<std::uint64_t>([&](answer<std::uint64_t> respond) {
+            machine_->await_generation(request.generation, request.timeout,
+                                       std::move(respond));
+          });
+        },
         [this](pending_request&) {
           return reply<std::vector<std::string>>{machine_->pending_ids()};
         },
@@ -121,13 +176,24 @@ public:
             machine_->verify(std::move(respond));
           });
         },
+        [this](look_message) {
+          place_->begin_look();
+          machine_->look();
+        },
+        [this](timer_message& passed) {
+          timers_.extract(passed.number).mapped()();
+        },
     };
   }
 
   void on_exit() override {
     promises_.close();
-    caf::anon_send(helpers_.io, run_request{std::make_shared<release_job>(
-                                    std::move(machine_))});
+    place_.reset();
+    timers_.clear();
+    while (!watchers_.empty())
+      forget_watcher(watchers_.begin()->first);
+    tell(helpers_.io,
+         run_request{std::make_shared<release_job>(std::move(machine_))});
     helpers_ = {};
   }
 
@@ -141,6 +207,58 @@ private:
   void embed(embed_request request, answer<embedding_batch> respond) override {
     ask<embedding_batch>(this, helpers_.embedder, std::move(request),
                          std::move(respond));
+  }
+
+  void after(std::chrono::milliseconds time,
+             std::function<void()> then) override {
+    timers_.emplace(next_timer_, std::move(then));
+    tell_later(inner_actor(this), time, timer_message{next_timer_++});
+  }
+
+  void note_view(const std::shared_ptr<const change_probe>& probe,
+                 std::uint64_t generation, bool is_awaited) override {
+    if (place_)
+      place_->update(probe, generation, is_awaited);
+  }
+
+  std::unique_ptr<board_watcher::registration>
+  register_at(board_watcher* watcher) {
+    if (watcher == nullptr)
+      return nullptr;
+    return watcher->add([name = actor_name(address())] {
+      tell(handle_of<inner_actor>(name), look_message{});
+    });
+  }
+
+  void start_watch(watch_options options, actor_name watcher,
+                   answer<watch_start> respond) {
+    machine_->watch(
+        options, [this, watcher = std::move(watcher),
+                  respond = std::move(respond)](result<watch_start> started) {
+          if (started) {
+            if (!is_followed(watcher))
+              follow(this, watcher);
+            watchers_.emplace(started->number, watcher);
+          }
+          respond(std::move(started));
+        });
+  }
+
+  void end_watch(std::uint64_t number) {
+    forget_watcher(number);
+    machine_->unwatch(number);
+  }
+
+  void forget_watcher(std::uint64_t number) {
+    auto ended = watchers_.extract(number);
+    if (!ended.empty() && !is_followed(ended.mapped()))
+      stop_following(this, ended.mapped());
+  }
+
+  bool is_followed(const actor_name& watcher) const {
+    return std::any_of(
+        watchers_.begin(), watchers_.end(),
+        [&](const auto& each) { return each.second == watcher; });
   }
 
   /// Passes the way to answer to `begin`, which may use it now or later.
@@ -176,6 +294,11 @@ private:
 
   storage_helpers helpers_;
   kept_promises promises_;
+  std::unique_ptr<board_watcher::registration> place_;
+  std::map<std::uint64_t, std::function<void()>> timers_;
+  std::uint64_t next_timer_ = 0;
+  /// Who has asked for each watch.
+  std::map<std::uint64_t, actor_name> watchers_;
   std::unique_ptr<storage_machine> machine_;
 };
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <unordered_set>
+#include <utility>
 
 namespace callboard {
 
@@ -33,15 +34,26 @@ storage_machine::storage_machine(storage_setup setup,
                                  storage_services& services)
     : setup_(std::move(setup)),
       services_(services),
-      lane_(setup_.session, services,
-            [this](store_state state) { adopt(std::move(state)); }),
+      lane_(
+          setup_.session, services,
+          [this](store_state state) { adopt(std::move(state)); },
+          [this] {
+            if (std::exchange(looks_at_rest_, false))
+              look();
+          }),
       pending_(setup_.dimension,
                {.operations_max = setup_.options.pending_operations_max,
                 .bytes_max = setup_.options.pending_bytes_max}),
       vectors_(setup_.dimension, setup_.embedding,
                [this](embed_request request, answer<embedding_batch> done) {
                  services_.embed(std::move(request), std::move(done));
-               }) {
+               }),
+      deadlines_(
+          *setup_.door,
+          [this](std::chrono::milliseconds time, std::function<void()> then) {
+            services_.after(time, std::move(then));
+          }),
+      watches_([this](std::uint64_t wait) { deadlines_.cancel(wait); }) {
   adopt(setup_.session->state());
 }
 
@@ -90,6 +102,7 @@ storage_machine::parameters_of(const query_options& options) const {
 void storage_machine::adopt(store_state state) {
   auto is_new_view = state.view != state_.view;
   auto to_embed = std::move(state.to_embed);
+  auto events = std::move(state.events);
   state_ = std::move(state);
   if (is_new_view)
     rebuild_view();
@@ -104,6 +117,9 @@ void storage_machine::adopt(store_state state) {
     changes.push_back(std::move(change));
   }
   pending_.adopt(std::move(changes));
+  watches_.publish(std::move(events));
+  answer_awaits();
+  note_view();
 }
 
 void storage_machine::rebuild_view() {
@@ -121,6 +137,17 @@ void storage_machine::read(fresh_task run) {
   auto must_wait =
       refresh_ == refresh_phase::running || (!lane_.is_busy() && is_stale());
   if (!must_wait) {
+    run({});
+    return;
+  }
+  reads_.push_back({.run = std::move(run)});
+  request_refresh();
+}
+
+/// As `read`, but waits for a job under way rather than to miss what somebody
+/// else has committed.
+void storage_machine::read_latest(fresh_task run) {
+  if (refresh_ == refresh_phase::none && !is_stale()) {
     run({});
     return;
   }
@@ -172,6 +199,9 @@ void storage_machine::request_refresh() {
 
 void storage_machine::refreshed(const freshness& status) {
   refresh_ = refresh_phase::none;
+  // `busy` passes: the next look tries again.
+  if (!status && status.error().code != errc::busy)
+    fail_waits(status.error());
   for (auto& each : changes_)
     if (each.is_covered)
       each.fresh = status;

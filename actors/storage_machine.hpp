@@ -1,16 +1,21 @@
 #pragma once
 
+#include "actors/deadlines.hpp"
 #include "actors/requests.hpp"
 #include "actors/store_lane.hpp"
 #include "actors/store_session.hpp"
 #include "actors/vector_maker.hpp"
+#include "actors/watch_list.hpp"
 #include "actors/work.hpp"
 #include "core/io.hpp"
 #include "core/pending_buffer.hpp"
 
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -47,6 +52,9 @@ struct storage_setup {
 ///   share the next one, unless they expect a generation.
 /// - a checkpoint writes outside of the lane. A drop waits for commits and
 ///   checkpoints, and all changes wait for the drop.
+/// - events come with the state that each job leaves. Who waits for one, or
+///   for a generation, has the store looked at once; after that, `look` is
+///   called when it may have moved on.
 ///
 /// Threads: belongs to one actor. Each answer is called once, or never if the
 ///          machine is destroyed first.
@@ -79,6 +87,18 @@ public:
   void drop(answer<void> done);
   void checkpoint(compaction how, answer<void> done);
 
+  void watch(watch_options options, answer<watch_start> done);
+  void next_event(std::uint64_t number, std::chrono::milliseconds timeout,
+                  answer<optional_event> done);
+  void unwatch(std::uint64_t number);
+  void await_generation(std::uint64_t generation,
+                        std::chrono::milliseconds timeout,
+                        answer<std::uint64_t> done);
+
+  /// Refreshes the view if the store has moved on; when no job is under way,
+  /// as jobs do that, too.
+  void look();
+
   std::vector<std::string> pending_ids() const { return pending_.upsert_ids(); }
   void snapshot(answer<snapshot_ptr> done);
   void stats(answer<handle_stats> done);
@@ -100,6 +120,7 @@ private:
 
   // Whose turn it is.
   bool is_stale() const;
+  void read_latest(fresh_task run);
   void read(fresh_task run);
   void change(bool needs_fresh_view, fresh_task run);
   void pump_changes();
@@ -115,6 +136,16 @@ private:
   result<std::vector<std::string>>
   ids_of_relations(std::string_view name) const;
 
+  // Watches and other waits.
+  void note_view();
+  void start_watch(result<void> fresh, watch_options options,
+                   const answer<watch_start>& done);
+  void begin_wait(std::uint64_t wait, std::chrono::milliseconds timeout,
+                  fresh_task give_up);
+  void answer_awaits();
+  void give_up_await(std::uint64_t wait, const freshness& fresh);
+  void fail_waits(const failure& reason);
+
   // Commits.
   void start_commit();
   void join_commit();
@@ -125,6 +156,7 @@ private:
   struct checkpoint_wish {
     compaction how = compaction::none;
     int rounds = 1;
+    patience wait = patience::lock_timeout;
     std::vector<answer<void>> waiters = {};
   };
   void wish_checkpoint(checkpoint_wish wish);
@@ -157,6 +189,18 @@ private:
   };
   std::deque<waiting_task> reads_;
   std::deque<waiting_task> changes_;
+  bool looks_at_rest_ = false;
+
+  /// Of waits with a timeout, by their numbers.
+  deadlines deadlines_;
+  std::uint64_t next_wait_ = 0;
+  watch_list watches_;
+  std::size_t watches_starting_ = 0;
+  struct generation_wait {
+    std::uint64_t generation = 0;
+    answer<std::uint64_t> done;
+  };
+  std::map<std::uint64_t, generation_wait> awaits_;
 
   struct waiting_commit {
     std::optional<std::uint64_t> expected_generation;

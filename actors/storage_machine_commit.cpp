@@ -99,7 +99,7 @@ void storage_machine::end_commit(result<commit_outcome> outcome) {
     rebuild_view();
     if (setup_.options.automatic_checkpoints && state_.checkpoint_due
         && !checkpoint_ && !next_checkpoint_ && !drop_)
-      wish_checkpoint({.how = compaction::automatic});
+      wish_checkpoint({.how = compaction::automatic, .wait = patience::none});
   } else {
     pending_.put_back();
   }
@@ -154,6 +154,7 @@ void storage_machine::wish_checkpoint(checkpoint_wish wish) {
   } else {
     next_checkpoint_->how = std::max(next_checkpoint_->how, wish.how);
     next_checkpoint_->rounds = std::max(next_checkpoint_->rounds, wish.rounds);
+    next_checkpoint_->wait = std::max(next_checkpoint_->wait, wish.wait);
     for (auto& each : wish.waiters)
       next_checkpoint_->waiters.push_back(std::move(each));
   }
@@ -171,8 +172,9 @@ void storage_machine::begin_checkpoint_round() {
   using run_ptr = std::shared_ptr<checkpoint_run>;
   --checkpoint_->rounds;
   lane_.run<run_ptr>(
-      [how = checkpoint_->how](store_session& session) {
-        return session.begin_checkpoint(how);
+      [how = checkpoint_->how,
+       wait = checkpoint_->wait](store_session& session) {
+        return session.begin_checkpoint(how, wait);
       },
       [this](result<run_ptr> begun) {
         if (begun)

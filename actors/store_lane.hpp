@@ -3,6 +3,8 @@
 #include "actors/store_session.hpp"
 #include "actors/work.hpp"
 
+#include <chrono>
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -23,6 +25,15 @@ public:
                    answer<void> done) = 0;
   virtual void embed(embed_request request, answer<embedding_batch> done) = 0;
 
+  /// Calls `then` when the time has passed. It cannot be called off.
+  virtual void after(std::chrono::milliseconds time,
+                     std::function<void()> then) = 0;
+
+  /// Where the handle is, whenever that changes, and whether somebody waits
+  /// for the store to move on: then, or from time to time, `look` is called.
+  virtual void note_view(const std::shared_ptr<const change_probe>& probe,
+                         std::uint64_t generation, bool is_awaited) = 0;
+
 protected:
   ~storage_services() = default;
 };
@@ -33,19 +44,23 @@ protected:
 ///          them run.
 class store_lane {
 public:
-  /// `adopt` gets the state that each job leaves, before the job's own answer.
+  /// `adopt` gets the state that each job leaves, before the job's own answer;
+  /// `rest` is called when there is nothing left to run.
   store_lane(std::shared_ptr<store_session> session, storage_services& services,
-             std::function<void(store_state)> adopt)
+             std::function<void(store_state)> adopt, std::function<void()> rest)
       : session_(std::move(session)),
         services_(services),
-        adopt_(std::move(adopt)) {}
+        adopt_(std::move(adopt)),
+        rest_(std::move(rest)) {}
   store_lane(const store_lane&) = delete;
   store_lane& operator=(const store_lane&) = delete;
 
   /// A job is under way.
   bool is_busy() const noexcept { return is_busy_; }
 
-  store_session& session() noexcept { return *session_; }
+  /// Whether the states that jobs leave have events in them, from the next job
+  /// on. All that comes into the view comes by jobs.
+  void keep_events(bool wanted) noexcept { keeps_events_ = wanted; }
 
   /// Calls `begin` when it is this job's turn, `work` on another thread, and
   /// `done` when the lane is free again.
@@ -74,11 +89,14 @@ private:
   template <class T>
   class session_job : public job {
   public:
-    session_job(std::shared_ptr<store_session> session,
+    session_job(std::shared_ptr<store_session> session, bool keeps_events,
                 std::function<result<T>(store_session&)> work)
-        : session_(std::move(session)), work_(std::move(work)) {}
+        : session_(std::move(session)),
+          keeps_events_(keeps_events),
+          work_(std::move(work)) {}
 
     void run() override {
+      session_->keep_events(keeps_events_);
       outcome.emplace(work_(*session_));
       state = session_->state();
     }
@@ -88,13 +106,15 @@ private:
 
   private:
     std::shared_ptr<store_session> session_;
+    bool keeps_events_;
     std::function<result<T>(store_session&)> work_;
   };
 
   template <class T>
   void start(std::function<result<T>(store_session&)> work, job_pace pace,
              answer<T> done) {
-    auto running = std::make_shared<session_job<T>>(session_, std::move(work));
+    auto running = std::make_shared<session_job<T>>(session_, keeps_events_,
+                                                    std::move(work));
     services_.run(running, pace,
                   [this, running, done = std::move(done)](result<void> ran) {
                     is_busy_ = false;
@@ -105,6 +125,8 @@ private:
                       done(std::move(ran).error());
                     }
                     advance();
+                    if (!is_busy_)
+                      rest_();
                   });
   }
 
@@ -120,8 +142,10 @@ private:
   std::shared_ptr<store_session> session_;
   storage_services& services_;
   std::function<void(store_state)> adopt_;
+  std::function<void()> rest_;
   std::deque<std::function<void()>> waiting_;
   bool is_busy_ = false;
+  bool keeps_events_ = false;
 };
 
 } // namespace callboard

@@ -17,25 +17,44 @@ result<std::shared_ptr<store_session>> store_session::open(opener open_store) {
 
 result<void> store_session::open_again() {
   CALLBOARD_TRY_ASSIGN(auto opened, guarded(open_));
+  if (keeps_events_)
+    CALLBOARD_TRY(guarded([&]() -> result<void> {
+      opened->keep_events(shown_);
+      return {};
+    }));
   store_ = std::move(opened);
   is_broken_ = false;
   return {};
 }
 
+void store_session::keep_events(bool wanted) {
+  if (wanted == keeps_events_)
+    return;
+  if (wanted)
+    store_->keep_events(store_->view()->generation());
+  else
+    store_->keep_no_events();
+  keeps_events_ = wanted;
+}
+
 store_state store_session::state() {
-  return {.view = store_->view(),
+  auto view = store_->view();
+  shown_ = view->generation();
+  return {.view = std::move(view),
           .probe = store_->probe(),
           .checkpoint_due = store_->checkpoint_due(),
           .published = store_->published(),
-          .to_embed = store_->take_records_to_embed()};
+          .to_embed = store_->take_records_to_embed(),
+          .events = keeps_events_ ? store_->take_events()
+                                  : std::vector<commit_event>()};
 }
 
 result<std::shared_ptr<checkpoint_run>>
-store_session::begin_checkpoint(compaction how) {
+store_session::begin_checkpoint(compaction how, patience wait) {
   auto run = std::make_shared<checkpoint_run>();
   CALLBOARD_TRY_ASSIGN(run->job, use(store_access::write, [&](store& current) {
                          run->base_epoch = current.stats().base_epoch;
-                         return current.begin_checkpoint(how);
+                         return current.begin_checkpoint(how, wait);
                        }));
   run->owner = store_;
   return run;

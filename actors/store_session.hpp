@@ -3,6 +3,7 @@
 #include "core/lightrag_pair.hpp"
 #include "core/store.hpp"
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -15,8 +16,9 @@ struct store_state {
   std::shared_ptr<const change_probe> probe;
   bool checkpoint_due = false;
   bool published = false;
-  /// Handed out once.
+  /// These two are handed out once.
   std::vector<record_to_embed> to_embed;
+  std::vector<commit_event> events;
 };
 
 /// A checkpoint between its steps. Holds its store, which a session may have
@@ -54,7 +56,12 @@ public:
     return out;
   }
 
-  result<std::shared_ptr<checkpoint_run>> begin_checkpoint(compaction how);
+  /// Whether `state` gets the events of what comes into the view. A store that
+  /// was opened anew goes on where the last `state` was.
+  void keep_events(bool wanted);
+
+  result<std::shared_ptr<checkpoint_run>> begin_checkpoint(compaction how,
+                                                           patience wait);
   /// The slow step; may run while other jobs use the session.
   static result<void> write_checkpoint(checkpoint_run& run);
   /// Whether the store has a new base.
@@ -83,6 +90,9 @@ private:
   std::shared_ptr<store> store_;
   open_report report_;
   bool is_broken_ = false;
+  bool keeps_events_ = false;
+  /// The generation that `state` has shown last.
+  std::uint64_t shown_ = 0;
 };
 
 } // namespace callboard

@@ -5,9 +5,11 @@
 #include "core/result.hpp"
 #include "core/search.hpp"
 #include "core/snapshot.hpp"
+#include "core/store.hpp"
 
 #include <cstddef>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,5 +47,6 @@ struct search_request {
 
 using hit_lists = std::vector<std::vector<hit>>;
 using optional_rows = std::vector<std::optional<row>>;
+using optional_event = std::optional<commit_event>;
 
 } // namespace callboard

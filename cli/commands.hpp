@@ -25,6 +25,7 @@ void add_delete(CLI::App& app, invocation& chosen);
 void add_stats(CLI::App& app, invocation& chosen);
 void add_verify(CLI::App& app, invocation& chosen);
 void add_checkpoint(CLI::App& app, invocation& chosen);
+void add_watch(CLI::App& app, invocation& chosen);
 void add_train(CLI::App& app, invocation& chosen);
 void add_messages(CLI::App& app, invocation& chosen);
 

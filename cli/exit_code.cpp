@@ -25,6 +25,8 @@ exit_code exit_code_of(errc code) noexcept {
     return exit_code::input_output;
   case errc::embedding_failed:
     return exit_code::embedding_failed;
+  case errc::timed_out:
+    return exit_code::timed_out;
   }
   return exit_code::internal;
 }
@@ -39,6 +41,7 @@ const char* exit_code_help() noexcept {
     5  busy: somebody holds the store's lock; try again
     6  input or output failed: no permission, disk full, closed pipe
     7  the embedder failed
+    8  what was waited for did not come in time
    70  internal error
   130  interrupted; what was committed stays
 

@@ -15,6 +15,7 @@ enum class exit_code : int {
   busy = 5,
   input_output = 6,
   embedding_failed = 7,
+  timed_out = 8,
   internal = 70,
   interrupted = 130,
 };

@@ -21,6 +21,7 @@ void add_subcommands(CLI::App& app, invocation& chosen) {
   add_stats(app, chosen);
   add_verify(app, chosen);
   add_checkpoint(app, chosen);
+  add_watch(app, chosen);
   add_train(app, chosen);
   add_messages(app, chosen);
   for (auto* command : app.get_subcommands({}))

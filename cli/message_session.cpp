@@ -20,10 +20,6 @@ namespace {
 
 constexpr std::string_view default_handle = "A";
 
-std::string good(std::string_view json) {
-  return "{\"r\": " + std::string(json) + "}";
-}
-
 /// Adds `value` to an unfinished array or object.
 void append(std::string& container, std::string_view value) {
   if (container.size() > 1)
@@ -62,9 +58,7 @@ std::string failures_json(const std::vector<record_failure>& failed) {
 
 /// Records that were left out make an error of a commit, although the others
 /// are committed.
-std::string commit_answer(const commit_result& done, std::string_view json) {
-  if (done.failed.empty())
-    return good(json);
+std::string records_failed(const commit_result& done) {
   const auto message =
       std::to_string(done.failed.size())
       + " records are left out and stay pending, the others are committed; "
@@ -148,6 +142,10 @@ result<std::string> stored_row_json(const snapshot& view, row_number number,
 message_session::message_session(runtime& actors, io& door, manual_clock* clock)
     : actors_(actors), door_(door), clock_(clock) {}
 
+std::string message_session::good(std::string_view json) {
+  return "{\"r\": " + std::string(json) + "}";
+}
+
 std::string message_session::answer_too_long() {
   return failure_json({errc::too_large, "the line is too long"});
 }
@@ -179,6 +177,10 @@ message_session::find_operation(std::string_view name) {
       {"stats", &message_session::stats},
       {"checkpoint", &message_session::checkpoint},
       {"verify", &message_session::verify},
+      {"watch", &message_session::watch},
+      {"next_event", &message_session::next_event},
+      {"unwatch", &message_session::unwatch},
+      {"await_generation", &message_session::await_generation},
   };
   const auto found = operations.find(name);
   return found == operations.end() ? nullptr : found->second;
@@ -194,7 +196,8 @@ message_session::outcome message_session::run(std::string_view line) {
   return (this->*chosen)(request);
 }
 
-result<client*> message_session::handle_of(const message_request& request) {
+result<message_session::open_handle*>
+message_session::entry_of(const message_request& request) {
   CALLBOARD_TRY_ASSIGN(const auto name,
                        request.string_or("i", std::string(default_handle)));
   const auto found = handles_.find(name);
@@ -203,6 +206,11 @@ result<client*> message_session::handle_of(const message_request& request) {
                    "there is no handle " + printable(name)
                        + "; make it with the operation \"new\""};
   return &found->second;
+}
+
+result<client*> message_session::handle_of(const message_request& request) {
+  CALLBOARD_TRY_ASSIGN(auto* const entry, entry_of(request));
+  return &entry->store;
 }
 
 result<std::shared_ptr<embedder>>
@@ -247,7 +255,7 @@ message_session::outcome message_session::open(const message_request& request) {
                        request.string_or("i", std::string(default_handle)));
   CALLBOARD_TRY_ASSIGN(auto options, options_of(request));
   CALLBOARD_TRY_ASSIGN(auto opened, actors_.open(std::move(options)));
-  handles_.insert_or_assign(std::move(name), std::move(opened));
+  handles_.insert_or_assign(std::move(name), open_handle{std::move(opened)});
   return good("null");
 }
 
@@ -357,14 +365,14 @@ message_session::commit(const message_request& request) {
   append(object, member_text("generation", std::to_string(done.generation)));
   append(object, member_text("committed", std::to_string(done.committed)));
   append(object, member_text("discarded", std::to_string(done.discarded)));
-  return commit_answer(done, object + "}");
+  return done.failed.empty() ? good(object + "}") : records_failed(done);
 }
 
 message_session::outcome
 message_session::finalize(const message_request& request) {
   CALLBOARD_TRY_ASSIGN(auto* const handle, handle_of(request));
   CALLBOARD_TRY_ASSIGN(const auto done, handle->finalize());
-  return commit_answer(done, "null");
+  return done.failed.empty() ? good("null") : records_failed(done);
 }
 
 message_session::outcome message_session::drop(const message_request& request) {

@@ -5,6 +5,7 @@
 #include "cli/message_request.hpp"
 #include "core/result.hpp"
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -31,13 +32,23 @@ public:
   static std::string answer_too_long();
 
 private:
+  struct open_handle {
+    client store;
+    /// By the numbers that the conversation knows them by.
+    std::map<std::int64_t, subscription> watches = {};
+    std::int64_t last_watch = 0;
+  };
+
   /// A whole answer; failures become `{"e": ...}`.
   using outcome = result<std::string>;
   using operation = outcome (message_session::*)(const message_request&);
 
   static operation find_operation(std::string_view name);
+  /// The answer with this result.
+  static std::string good(std::string_view json);
 
   outcome run(std::string_view line);
+  result<open_handle*> entry_of(const message_request& request);
   result<client*> handle_of(const message_request& request);
   result<std::shared_ptr<embedder>> embedder_of(const message_request& request);
   result<open_options> options_of(const message_request& request);
@@ -56,6 +67,10 @@ private:
   outcome client_storage(const message_request& request);
   outcome pending(const message_request& request);
   outcome forget(const message_request& request);
+  outcome watch(const message_request& request);
+  outcome next_event(const message_request& request);
+  outcome unwatch(const message_request& request);
+  outcome await_generation(const message_request& request);
   outcome set_time(const message_request& request);
   outcome stats(const message_request& request);
   outcome checkpoint(const message_request& request);
@@ -64,7 +79,7 @@ private:
   runtime& actors_;
   io& door_;
   manual_clock* clock_;
-  std::map<std::string, client, std::less<>> handles_;
+  std::map<std::string, open_handle, std::less<>> handles_;
   /// By what they were asked for with, so that handles share a program.
   std::map<std::string, std::shared_ptr<embedder>> embedders_;
 };

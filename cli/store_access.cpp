@@ -168,6 +168,19 @@ void add_message_options(CLI::App& command, message_arguments& arguments) {
       ->excludes(verbose);
 }
 
+CLI::Validator seconds_range(double maximum) {
+  // Unlike CLI::Range, refuses NaN.
+  const auto check = [maximum](const std::string& text) {
+    double seconds = 0;
+    const bool is_good = CLI::detail::lexical_cast(text, seconds)
+                         && seconds >= 0 && seconds <= maximum;
+    return is_good ? std::string()
+                   : "Value " + text + " is not from 0 to "
+                         + std::to_string(static_cast<std::int64_t>(maximum));
+  };
+  return CLI::Validator(check, "SECONDS");
+}
+
 void add_store_options(CLI::App& command, store_arguments& arguments) {
   constexpr auto group = "Store";
   command
@@ -205,7 +218,7 @@ void add_store_options(CLI::App& command, store_arguments& arguments) {
   command
       .add_option("--lock-timeout", arguments.lock_timeout_seconds,
                   "Seconds to wait for another process's lock")
-      ->check(CLI::Range(0.0, 86400.0))
+      ->check(seconds_range(86'400))
       ->capture_default_str()
       ->group(group);
   add_message_options(command, arguments.messages);

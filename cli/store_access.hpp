@@ -43,6 +43,8 @@ inline constexpr const char* default_embedder = "words";
 inline constexpr const char* word_frequencies_name = "words.idf";
 
 void add_message_options(CLI::App& command, message_arguments& arguments);
+/// Accepts numbers of seconds from 0 to `maximum`.
+CLI::Validator seconds_range(double maximum);
 /// With those of `add_message_options`.
 void add_store_options(CLI::App& command, store_arguments& arguments);
 

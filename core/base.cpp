@@ -5,14 +5,18 @@
 #include "core/index_file.hpp"
 #include "core/record.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <new>
+#include <utility>
 #include <xxhash.h>
 
 namespace callboard {
 namespace {
 
 constexpr std::size_t buffer_bytes = std::size_t{1} << 20;
+/// So many zeros in a row are left out of a file, not written.
+constexpr std::size_t hole_bytes_min = std::size_t{64} << 10;
 
 std::string base_file_name(std::uint64_t epoch, std::string_view suffix) {
   return "base-" + std::to_string(epoch) + std::string(suffix);
@@ -104,23 +108,31 @@ public:
 
   result<void> write(std::span<const std::byte> bytes) {
     XXH3_64bits_update(state_.get(), bytes.data(), bytes.size());
-    if (buffer_.size() + bytes.size() > buffer_bytes)
-      CALLBOARD_TRY(flush());
-    if (bytes.size() > buffer_bytes)
-      return write_through(bytes);
-    append_bytes(buffer_, bytes);
-    return {};
+    CALLBOARD_TRY(place_zeros());
+    return put(bytes);
   }
   result<void> write(std::string_view text) { return write(as_bytes(text)); }
 
+  /// As `write` of `bytes`, all zero; long runs take no room on the disk.
+  void write_zeros(std::span<const std::byte> bytes) {
+    XXH3_64bits_update(state_.get(), bytes.data(), bytes.size());
+    zeros_ += bytes.size();
+  }
+
   /// Makes the file durable. Must be the last call.
   result<void> finish(std::uint32_t mode) {
+    const auto ends_in_hole = zeros_ >= hole_bytes_min;
+    CALLBOARD_TRY(place_zeros());
     CALLBOARD_TRY(flush());
+    if (ends_in_hole)
+      CALLBOARD_TRY(target_->truncate(flushed_));
     CALLBOARD_TRY(target_->set_mode(mode));
     return target_->sync();
   }
 
-  std::uint64_t size() const noexcept { return flushed_ + buffer_.size(); }
+  std::uint64_t size() const noexcept {
+    return flushed_ + buffer_.size() + zeros_;
+  }
   std::uint64_t sum() const noexcept {
     return XXH3_64bits_digest(state_.get());
   }
@@ -129,6 +141,26 @@ private:
   struct freed {
     void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
   };
+
+  result<void> put(std::span<const std::byte> bytes) {
+    if (buffer_.size() + bytes.size() > buffer_bytes)
+      CALLBOARD_TRY(flush());
+    if (bytes.size() > buffer_bytes)
+      return write_through(bytes);
+    append_bytes(buffer_, bytes);
+    return {};
+  }
+
+  result<void> place_zeros() {
+    if (zeros_ == 0)
+      return {};
+    const auto count = std::exchange(zeros_, 0);
+    if (count < hole_bytes_min)
+      return put(std::vector<std::byte>(count));
+    CALLBOARD_TRY(flush());
+    flushed_ += count;
+    return {};
+  }
 
   result<void> write_through(std::span<const std::byte> bytes) {
     CALLBOARD_TRY(target_->write_at(flushed_, bytes));
@@ -146,6 +178,8 @@ private:
   std::unique_ptr<XXH3_state_t, freed> state_;
   std::vector<std::byte> buffer_;
   std::uint64_t flushed_ = 0;
+  /// Zeros behind the buffer.
+  std::uint64_t zeros_ = 0;
 };
 
 result<summing_writer> new_writer(const directory& home,
@@ -158,6 +192,11 @@ result<summing_writer> new_writer(const directory& home,
 failure unusable_source(std::string why) {
   return {errc::invalid_argument,
           "the new base is not written: " + std::move(why)};
+}
+
+bool is_zero(std::span<const std::byte> bytes) {
+  return std::ranges::all_of(
+      bytes, [](std::byte each) { return each == std::byte{}; });
 }
 
 result<void> write_index(directory& home, std::uint32_t file_mode,
@@ -174,6 +213,10 @@ result<void> write_index(directory& home, std::uint32_t file_mode,
                              + " has " + std::to_string(vector.size())
                              + " bytes");
     builder.add_vector(row, vector);
+    if (is_zero(vector)) {
+      out.write_zeros(vector);
+      continue;
+    }
     CALLBOARD_TRY(out.write(vector));
   }
   descriptor.index_bytes = out.size();

@@ -102,7 +102,7 @@ public:
   /// Copies what follows the position to `name` in `home` and syncs it.
   result<void> copy_tail(directory& home, std::string_view name) const;
 
-  /// Forgets the last `append`: the position is `offset` again.
+  /// Forgets what was appended or read since: the position is `to` again.
   struct position {
     std::uint64_t offset;
     std::uint64_t sequence;

@@ -10,8 +10,8 @@
 #include <spdlog/sinks/null_sink.h>
 
 #include <algorithm>
-#include <charconv>
 #include <limits>
+#include <set>
 #include <utility>
 
 namespace callboard {
@@ -59,29 +59,36 @@ result<void> check_operation(const commit_operation& operation,
 
 } // namespace
 
-std::optional<std::uint64_t> epoch_in(std::string_view name,
-                                      std::string_view prefix) {
-  if (!name.starts_with(prefix))
-    return std::nullopt;
-  auto rest = name.substr(prefix.size());
-  std::uint64_t epoch = 0;
-  auto [end, problem] =
-      std::from_chars(rest.data(), rest.data() + rest.size(), epoch);
-  if (problem != std::errc{})
-    return std::nullopt;
-  return epoch;
+namespace {
+
+/// As `file::lock`; an exclusive `writer` lock is waited for in a line of one.
+result<void> take(io& door, file& opened, store_lock which, lock_mode mode,
+                  std::chrono::milliseconds timeout) {
+  auto byte = static_cast<std::uint64_t>(which);
+  if (which != store_lock::writer || mode != lock_mode::exclusive)
+    return opened.lock(byte, mode, timeout);
+  constexpr auto line = static_cast<std::uint64_t>(store_lock::next_writer);
+  auto start = door.steady_clock();
+  CALLBOARD_TRY(opened.lock(line, lock_mode::exclusive, timeout));
+  auto waited = std::chrono::duration_cast<std::chrono::milliseconds>(
+      door.steady_clock() - start);
+  auto locked = opened.lock(
+      byte, mode, std::max(timeout - waited, std::chrono::milliseconds(0)));
+  opened.unlock(line);
+  return locked;
 }
 
-result<held_lock> held_lock::acquire(const directory& home, store_lock which,
-                                     lock_mode mode,
+} // namespace
+
+result<held_lock> held_lock::acquire(io& door, const directory& home,
+                                     store_lock which, lock_mode mode,
                                      std::chrono::milliseconds timeout) {
   // LOCK is never replaced by us. If somebody else did it, two processes could
   // each hold "the" lock: only one on the file that has the name counts.
   for (int attempt = 0; attempt < 10; ++attempt) {
     CALLBOARD_TRY_ASSIGN(auto opened,
                          home.open_file("LOCK", open_mode::create));
-    CALLBOARD_TRY(
-        opened->lock(static_cast<std::uint64_t>(which), mode, timeout));
+    CALLBOARD_TRY(take(door, *opened, which, mode, timeout));
     CALLBOARD_TRY_ASSIGN(auto held, opened->status());
     auto named = home.status("LOCK");
     if (named && named->identity == held.identity)
@@ -97,16 +104,27 @@ class file_store::files_probe final : public change_probe {
 public:
   files_probe(std::unique_ptr<directory> home,
               std::shared_ptr<store_notices> notices,
-              std::shared_ptr<const seen_files> seen)
+              std::shared_ptr<seen_files> seen)
       : home_(std::move(home)),
         notices_(std::move(notices)),
         seen_(std::move(seen)) {}
 
   bool changed(std::uint64_t generation) const override {
-    if (notices_->durable_sequence() > generation)
+    if (notices_->durable_sequence() > generation
+        || seen_->outdated.load(std::memory_order_acquire))
       return true;
-    if (notices_->covers_all_processes())
+    return !notices_->covers_all_processes() && look_at_files();
+  }
+
+  bool look_at_files() const override {
+    if (!files_differ())
       return false;
+    seen_->outdated.store(true, std::memory_order_release);
+    return true;
+  }
+
+private:
+  bool files_differ() const {
     auto root = home_->status("MANIFEST");
     auto log = home_->status(log_name(seen_->log_epoch));
     return !root || !log || root->identity.inode != seen_->manifest_inode
@@ -114,10 +132,9 @@ public:
            || log->size_bytes != seen_->log_bytes;
   }
 
-private:
   std::unique_ptr<directory> home_;
   std::shared_ptr<store_notices> notices_;
-  std::shared_ptr<const seen_files> seen_;
+  std::shared_ptr<seen_files> seen_;
 };
 
 result<std::unique_ptr<store>> store::open(io& door, notice_board& board,
@@ -232,12 +249,10 @@ result<std::uint64_t> file_store::epoch_after_debris() const {
   std::uint64_t highest = 0;
   CALLBOARD_TRY_ASSIGN(auto names, home_->list());
   for (const auto& name : names) {
-    if (auto epoch = epoch_in(name, "base-"))
-      highest = std::max(highest, *epoch);
-    auto epoch = epoch_in(name, "log-");
-    if (!epoch)
+    auto found = classify(name);
+    highest = std::max(highest, found.epoch);
+    if (found.what != private_file::kind::log)
       continue;
-    highest = std::max(highest, *epoch);
     CALLBOARD_TRY_ASSIGN(auto status, home_->status(name));
     if (status.size_bytes > log_header_bytes)
       return failure{errc::corrupt,
@@ -254,7 +269,7 @@ result<std::uint64_t> file_store::epoch_after_debris() const {
 result<void> file_store::recover() {
   // Who made the private directory may have died before this.
   CALLBOARD_TRY(outside_->sync());
-  auto held = held_lock::acquire(*home_, store_lock::writer,
+  auto held = held_lock::acquire(door_, *home_, store_lock::writer,
                                  lock_mode::exclusive, open_lock_timeout);
   if (!held) {
     if (held.error().code != errc::busy)
@@ -291,18 +306,29 @@ result<void> file_store::check_identity(const manifest& root) const {
 }
 
 std::vector<record_to_embed> file_store::take_records_to_embed() {
-  to_embed_taken_ = !to_embed_.empty();
   return std::exchange(to_embed_, {});
 }
 
 /// Records that came without a vector are in no base and no log until somebody
 /// has embedded and committed them: a file of their own, one record a line,
-/// keeps them until then.
+/// keeps them until then, along with those that wait already.
 result<void> file_store::keep_records_to_embed() const {
   if (to_embed_.empty())
     return {};
-  std::string lines;
+  CALLBOARD_TRY_ASSIGN(auto waiting, waiting_records());
+  std::set<std::string_view> newer;
   for (const auto& each : to_embed_)
+    newer.insert(each.id);
+  std::erase_if(waiting,
+                [&](const auto& each) { return newer.contains(each.id); });
+  waiting.insert(waiting.end(), to_embed_.begin(), to_embed_.end());
+  return write_waiting_records(waiting);
+}
+
+result<void> file_store::write_waiting_records(
+    std::span<const record_to_embed> records) const {
+  std::string lines;
+  for (const auto& each : records)
     lines += each.record + '\n';
   const auto temporary = std::string{unembedded_name} + ".tmp";
   CALLBOARD_TRY_ASSIGN(auto opened,
@@ -314,15 +340,24 @@ result<void> file_store::keep_records_to_embed() const {
 }
 
 result<void> file_store::load_records_to_embed() {
+  CALLBOARD_TRY_ASSIGN(to_embed_, waiting_records());
+  std::erase_if(to_embed_, [this](const auto& each) {
+    return view_->find(each.id).has_value();
+  });
+  return {};
+}
+
+/// What the file keeps; nothing if there is none.
+result<std::vector<record_to_embed>> file_store::waiting_records() const {
+  std::vector<record_to_embed> out;
   auto opened = home_->open_file(unembedded_name, open_mode::read);
+  if (!opened && opened.error().code == errc::not_found)
+    return out;
   if (!opened)
-    return opened.error().code == errc::not_found
-               ? result<void>{}
-               : result<void>{std::move(opened).error()};
+    return std::move(opened).error();
   CALLBOARD_TRY_ASSIGN(auto status, (*opened)->status());
   CALLBOARD_TRY_ASSIGN(auto kept,
                        (*opened)->map(status.size_bytes, map_mode::copied));
-  to_embed_.clear();
   auto rest = as_text(kept->bytes());
   while (!rest.empty()) {
     auto line = rest.substr(0, rest.find('\n'));
@@ -331,10 +366,29 @@ result<void> file_store::load_records_to_embed() {
       return inconsistent(path_of(unembedded_name), "a record is damaged");
     auto raw_id = member(line, "__id__");
     auto id = raw_id ? parse_id(*raw_id) : std::nullopt;
-    if (id && !view_->find(*id))
-      to_embed_.push_back({std::move(*id), std::string{line}});
+    if (id)
+      out.push_back({std::move(*id), std::string{line}});
   }
-  return {};
+  return out;
+}
+
+/// Records that are in the store now, or that `operations` has removed, wait no
+/// more: whoever opens the store next must not bring them back.
+result<void>
+file_store::strike_out(std::span<const commit_operation> operations) {
+  if (!home_->status(unembedded_name))
+    return {};
+  CALLBOARD_TRY_ASSIGN(auto waiting, waiting_records());
+  std::set<std::string_view> settled;
+  for (const auto& operation : operations)
+    if (operation.drop_epoch >= state_->drop_epoch())
+      settled.insert(operation.id);
+  auto struck = std::erase_if(waiting, [&](const auto& each) {
+    return settled.contains(each.id) || view_->find(each.id);
+  });
+  if (waiting.empty())
+    return home_->remove(unembedded_name);
+  return struck == 0 ? result<void>{} : write_waiting_records(waiting);
 }
 
 // -- the root -----------------------------------------------------------------
@@ -404,12 +458,16 @@ result<void> file_store::load_once(reach how_far) {
   CALLBOARD_TRY(check_identity(root));
   CALLBOARD_TRY(settle_root(how_far));
   if (!notices_)
-    notices_ = board_.attach(root.base.store);
+    notices_ = board_.attach({.id = root.base.store,
+                              .working_directory = options_.working_directory,
+                              .workspace = options_.workspace,
+                              .namespace_name = options_.namespace_name});
   CALLBOARD_TRY_ASSIGN(auto base_rows,
                        base::open(door_, *home_, root.base, options_.base_map));
   applied_state state{std::move(base_rows), root.base_sequence,
                       root.drop_epoch};
   durable_ = std::max(durable_, root.base_sequence);
+  events_.skip_to(root.base_sequence);
   CALLBOARD_TRY(replay(state, root, how_far));
   if (state_ && state.sequence() < state_->sequence())
     return failure{errc::corrupt, path_of("MANIFEST")
@@ -471,6 +529,7 @@ result<void> file_store::replay_log(applied_state& state, log_cursor& log,
     fence_ = std::max(fence_, transaction->fence);
     if (auto applied = state.apply(*transaction); !applied)
       return inconsistent(path_of(log.name()), applied.error().message);
+    events_.record(*transaction, options_.dimension);
   }
   return {};
 }
@@ -481,8 +540,13 @@ result<void> file_store::follow(reach how_far) {
     return {};
   std::unique_ptr<file> opened;
   CALLBOARD_TRY_ASSIGN(auto next, read_manifest(opened));
-  if (next.base.epoch != state_->base_rows()->descriptor().epoch)
+  if (next.base.epoch != state_->base_rows()->descriptor().epoch) {
+    // What the base has swallowed cannot be told commit by commit: ask the log
+    // that is still open, whether it has its name or not.
+    if (events_.is_recording())
+      (void)replay_log(*state_, *log_, next.base_sequence);
     return load(how_far);
+  }
   CALLBOARD_TRY(settle_root(how_far));
   root_ = std::move(next);
   root_file_ = std::move(opened);
@@ -521,24 +585,53 @@ result<void> file_store::drain(reach how_far) {
 }
 
 result<snapshot_ptr> file_store::refresh() {
+  auto outdated = seen_->outdated.exchange(false, std::memory_order_acq_rel);
   CALLBOARD_TRY(follow(reach::durable));
   CALLBOARD_TRY(drain(reach::durable));
-  if (!notices_->covers_all_processes()) {
+  if (outdated || !notices_->covers_all_processes()) {
     CALLBOARD_TRY(expose_unannounced());
   }
   update_view();
   return view_;
 }
 
+void file_store::keep_events(std::uint64_t after) {
+  events_.start(after);
+  events_.skip_to(view_->generation());
+}
+
+std::vector<commit_event> file_store::take_events() {
+  return events_.take(view_->generation());
+}
+
+/// Frame n + 1 is written only after frame n was synced: every frame that a
+/// valid one follows is durable.
+result<void> file_store::drain_followed() {
+  for (;;) {
+    auto here = log_->where();
+    CALLBOARD_TRY_ASSIGN(auto first, log_->next());
+    if (!first)
+      return {};
+    CALLBOARD_TRY_ASSIGN(auto second, log_->next());
+    log_->rewind(here);
+    if (!second)
+      return {};
+    durable_ = std::max(durable_, first->sequence);
+    CALLBOARD_TRY(drain(reach::durable));
+  }
+}
+
 /// Frames that no board announced may come from a process that this board does
-/// not cover. Whoever shows a frame to a user guarantees that it is durable:
-/// so, while no writer is at work, sync the log and only then read on.
+/// not cover, or that died. Whoever shows a frame to a user guarantees that it
+/// is durable: so, while no writer is at work, sync the log and only then read
+/// on.
 result<void> file_store::expose_unannounced() {
   CALLBOARD_TRY_ASSIGN(auto size, log_->file_bytes());
   if (size <= log_->offset() || notices_->poisoned_from())
     return {};
-  auto held = held_lock::acquire(*home_, store_lock::writer, lock_mode::shared,
-                                 expose_lock_timeout);
+  CALLBOARD_TRY(drain_followed());
+  auto held = held_lock::acquire(door_, *home_, store_lock::writer,
+                                 lock_mode::shared, expose_lock_timeout);
   if (!held)
     return held.error().code == errc::busy
                ? result<void>{}
@@ -567,7 +660,7 @@ void file_store::update_view() {
 // -- writing ------------------------------------------------------------------
 
 result<held_lock> file_store::lock(store_lock which) const {
-  auto held = held_lock::acquire(*home_, which, lock_mode::exclusive,
+  auto held = held_lock::acquire(door_, *home_, which, lock_mode::exclusive,
                                  options_.lock_timeout);
   if (!held && held.error().code == errc::busy)
     options_.log->warn("{}: {}", home_->path(), held.error().message);
@@ -606,11 +699,14 @@ result<void> file_store::heal_tail() {
     // frame, or an announcement, proves that this is damage.
     CALLBOARD_TRY_ASSIGN(auto damaged, log_->valid_frame_follows());
     if (damaged || lost) {
-      if (!options_.salvage)
-        return inconsistent(path_of(log_->name()),
-                            "damaged at byte "
-                                + std::to_string(log_->offset()));
-      return salvage_tail(*log_);
+      if (options_.salvage)
+        return salvage_tail(*log_);
+      return inconsistent(
+          path_of(log_->name()),
+          "damaged at byte " + std::to_string(log_->offset())
+              + (lost ? ": acknowledged commits are missing; were older files "
+                        "copied over it?"
+                      : ""));
     }
     CALLBOARD_TRY(log_->cut(log_->offset()));
     report_.cut_bytes += size - log_->offset();
@@ -709,8 +805,9 @@ file_store::commit(std::span<const commit_operation> operations,
     auto count = static_cast<std::uint32_t>(out.committed);
     CALLBOARD_TRY(append_frame(frame_type::commit, count, std::move(payload)));
   }
-  if (out.committed > 0 && std::exchange(to_embed_taken_, false))
-    (void)home_->remove(unembedded_name); // else the next open skips them
+  if (out.committed > 0)
+    if (auto struck = strike_out(operations); !struck)
+      options_.log->warn("{}", struck.error().message); // it is committed
   out.view = view_;
   out.generation = view_->generation();
   return out;
@@ -727,9 +824,10 @@ result<void> file_store::append_frame(frame_type type,
   transaction.fence = fence_;
   transaction.operation_count = operation_count;
   transaction.payload = std::move(payload);
+  durable_ = transaction.sequence;
+  notices_->announce(durable_); // first: others wait for it
   CALLBOARD_TRY(state_->apply(transaction));
-  durable_ = state_->sequence();
-  notices_->announce(durable_);
+  events_.record(transaction, options_.dimension);
   update_view();
   return {};
 }
@@ -771,7 +869,16 @@ store_stats file_store::stats() const {
 }
 
 result<void> file_store::verify() {
-  CALLBOARD_TRY(refresh());
+  for (int attempt = 0;; ++attempt) {
+    CALLBOARD_TRY(refresh());
+    auto verified = verify_once();
+    // A checkpoint in another process replaces what is being read.
+    if (verified || !manifest_replaced() || attempt == load_attempts_max)
+      return verified;
+  }
+}
+
+result<void> file_store::verify_once() {
   CALLBOARD_TRY(state_->base_rows()->verify());
   auto sealed = sealed_log_bytes_;
   auto position = std::move(log_);

@@ -2,6 +2,7 @@
 
 #include "core/applied_state.hpp"
 #include "core/commit_log.hpp"
+#include "core/event_recorder.hpp"
 #include "core/fold.hpp"
 #include "core/manifest.hpp"
 #include "core/published_pair.hpp"
@@ -17,33 +18,28 @@
 
 namespace callboard {
 
-/// Where records of an imported pair wait that have no vector yet.
-inline constexpr std::string_view unembedded_name = "unembedded";
-
 /// Locks on bytes of LOCK; part of the protocol between processes.
 enum class store_lock : std::uint64_t {
   writer = 0,
   checkpoint = 1,
-  create = 2
+  create = 2,
+  /// Held while waiting for `writer`: so nobody who has just released that
+  /// can take it again before the one who waits.
+  next_writer = 3,
 };
 
 /// A lock held on one byte of LOCK, through an open of its own: released when
 /// this object goes, on any thread.
 class held_lock {
 public:
-  static result<held_lock> acquire(const directory& home, store_lock which,
-                                   lock_mode mode,
+  static result<held_lock> acquire(io& door, const directory& home,
+                                   store_lock which, lock_mode mode,
                                    std::chrono::milliseconds timeout);
 
 private:
   explicit held_lock(std::unique_ptr<file> opened) : file_(std::move(opened)) {}
   std::unique_ptr<file> file_;
 };
-
-/// The epoch in the name of a private file, as `epoch_in("base-7.index",
-/// "base-")`; empty if the name does not start so.
-std::optional<std::uint64_t> epoch_in(std::string_view name,
-                                      std::string_view prefix);
 
 /// What the last look at the files showed; written by the store, compared by
 /// the probe.
@@ -52,6 +48,8 @@ struct seen_files {
   std::atomic<std::int64_t> manifest_modified_ns = 0;
   std::atomic<std::uint64_t> log_epoch = 0;
   std::atomic<std::uint64_t> log_bytes = 0;
+  /// A look at the files has shown something else since.
+  std::atomic<bool> outdated = false;
 };
 
 /// `store` over files. Where the protocol's steps are implemented; their names
@@ -66,13 +64,16 @@ public:
   snapshot_ptr view() const override { return view_; }
   std::shared_ptr<const change_probe> probe() const override { return probe_; }
   result<snapshot_ptr> refresh() override;
+  void keep_events(std::uint64_t after) override;
+  void keep_no_events() override { events_.stop(); }
+  std::vector<commit_event> take_events() override;
   result<commit_outcome>
   commit(std::span<const commit_operation> operations,
          std::optional<std::uint64_t> expected_generation) override;
   bool checkpoint_due() const override;
   bool published() const override;
   result<std::unique_ptr<checkpoint_job>>
-  begin_checkpoint(compaction how) override;
+  begin_checkpoint(compaction how, patience wait) override;
   result<snapshot_ptr>
   finish_checkpoint(std::unique_ptr<checkpoint_job> job) override;
   result<snapshot_ptr> checkpoint(compaction how) override;
@@ -99,6 +100,10 @@ private:
   result<void> settle_publication();
   result<void> keep_records_to_embed() const;
   result<void> load_records_to_embed();
+  result<std::vector<record_to_embed>> waiting_records() const;
+  result<void>
+  write_waiting_records(std::span<const record_to_embed> records) const;
+  result<void> strike_out(std::span<const commit_operation> operations);
 
   // The root.
   std::string path_of(std::string_view name) const;
@@ -118,8 +123,10 @@ private:
   result<void> step_through_logs(reach how_far);
   result<void> drain(reach how_far);
   result<void> expose_unannounced();
+  result<void> drain_followed();
   std::uint64_t limit(reach how_far) const;
   void update_view();
+  result<void> verify_once();
 
   // Writing. The caller holds the writer lock for these.
   result<void> catch_up();
@@ -154,6 +161,9 @@ private:
   result<void> collect_garbage(bool everything);
   std::optional<fold_kind> plan_fold(compaction how) const;
   bool relocation_ready() const;
+  std::uint64_t row_floor() const;
+  std::uint64_t raised_row_floor() const;
+  result<void> restart_grace();
 
   result<void> check_writable() const;
 
@@ -162,9 +172,6 @@ private:
   store_options options_;
   open_report report_;
   std::vector<record_to_embed> to_embed_;
-  /// The caller has them; its next commit makes the file that keeps them
-  /// superfluous.
-  bool to_embed_taken_ = false;
 
   std::unique_ptr<directory> outside_;
   std::unique_ptr<directory> home_;
@@ -179,6 +186,7 @@ private:
   std::uint64_t sealed_log_bytes_ = 0;
   std::optional<applied_state> state_;
   snapshot_ptr view_;
+  event_recorder events_;
 
   std::shared_ptr<store_notices> notices_;
   std::shared_ptr<seen_files> seen_ = std::make_shared<seen_files>();

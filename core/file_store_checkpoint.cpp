@@ -33,7 +33,7 @@ public:
   result<void> write() override {
     if (!kind)
       return {};
-    auto source = fold(view, *kind);
+    auto source = fold(view, *kind, row_floor);
     CALLBOARD_TRY_ASSIGN(written, write_base(*home, store, epoch, dimension,
                                              file_mode, *source));
     done = true;
@@ -47,6 +47,7 @@ public:
   snapshot_ptr view;
   store_id store{};
   std::uint64_t epoch = 0;
+  std::uint64_t row_floor = 0;
   std::uint32_t dimension = 0;
   std::uint32_t file_mode = 0;
   base_descriptor written;
@@ -57,6 +58,35 @@ bool file_store::relocation_ready() const {
   return root_.moves_planned_at != 0
          && door_.wall_clock_seconds() - root_.moves_planned_at
                 >= options_.reader_grace.count();
+}
+
+/// What new rows must keep clear of; 0: nothing. Where the clock went backwards
+/// nobody knows how much time has passed: the floor stays.
+std::uint64_t file_store::row_floor() const {
+  auto passed = door_.wall_clock_seconds() - root_.row_floor_since;
+  return passed < options_.reader_grace.count() ? root_.row_floor : 0;
+}
+
+/// The floor for a base that takes rows away from what is published: numbers
+/// that any reader's index file may have stay out of use.
+std::uint64_t file_store::raised_row_floor() const {
+  return std::min<std::uint64_t>(
+      std::max({row_floor(), root_.base.row_count, pair_->index_row_count()}),
+      row_count_max);
+}
+
+/// Before a base is published late: what counts from its publication begins
+/// now. The state has to follow the new MANIFEST.
+result<void> file_store::restart_grace() {
+  if (root_.row_floor == 0 && root_.moves_planned_at == 0)
+    return {};
+  auto next = root_;
+  auto now = door_.wall_clock_seconds();
+  if (next.row_floor != 0)
+    next.row_floor_since = now;
+  if (next.moves_planned_at != 0)
+    next.moves_planned_at = now;
+  return write_manifest(std::move(next));
 }
 
 bool file_store::checkpoint_due() const {
@@ -91,10 +121,15 @@ std::optional<fold_kind> file_store::plan_fold(compaction how) const {
 }
 
 result<std::unique_ptr<checkpoint_job>>
-file_store::begin_checkpoint(compaction how) {
+file_store::begin_checkpoint(compaction how, patience wait) {
   CALLBOARD_TRY(check_writable());
   auto out = std::make_unique<job>();
-  CALLBOARD_TRY_ASSIGN(out->checkpointer, lock(store_lock::checkpoint));
+  CALLBOARD_TRY_ASSIGN(out->checkpointer,
+                       held_lock::acquire(door_, *home_, store_lock::checkpoint,
+                                          lock_mode::exclusive,
+                                          wait == patience::none
+                                              ? std::chrono::milliseconds(0)
+                                              : options_.lock_timeout));
   CALLBOARD_TRY_ASSIGN(auto writer, lock(store_lock::writer)); // K1
   CALLBOARD_TRY(catch_up());
   if (needs_rewrite()) {
@@ -115,6 +150,7 @@ file_store::begin_checkpoint(compaction how) {
       out->home, outside_->open_directory(
                      private_directory_name(options_.namespace_name), false));
   out->view = view_;
+  out->row_floor = row_floor();
   out->store = root_.base.store;
   out->dimension = root_.base.dimension;
   out->file_mode = pair_->file_mode();
@@ -146,9 +182,17 @@ manifest file_store::root_after(const base_descriptor& written,
   next.base_sequence = view.generation();
   next.drop_epoch = view.drop_epoch();
   next.meta_first = kind == fold_kind::relocate;
+  auto rows_go = kind == fold_kind::relocate || kind == fold_kind::clear;
+  auto now = door_.wall_clock_seconds();
+  next.row_floor = rows_go ? raised_row_floor() : row_floor();
+  // A time to come is that of a clock that went backwards since: it must not
+  // last for ever.
+  next.row_floor_since = rows_go ? now : std::min(root_.row_floor_since, now);
   if (kind == fold_kind::extend_and_copy)
-    next.moves_planned_at = door_.wall_clock_seconds();
-  else if (kind != fold_kind::extend)
+    next.moves_planned_at = now;
+  else if (kind == fold_kind::extend)
+    next.moves_planned_at = std::min(root_.moves_planned_at, now);
+  else
     next.moves_planned_at = 0;
   std::erase_if(next.logs, [&](auto log) { return log < epoch; });
   return next;
@@ -159,6 +203,7 @@ manifest file_store::root_after(const base_descriptor& written,
 result<void> file_store::settle_on_new_base() {
   published_ = false;
   CALLBOARD_TRY(load(reach::durable));
+  notices_->note_base_epoch(root_.base.epoch);
   CALLBOARD_TRY(pair_->publish(root_)); // K5 to K8
   published_ = true;
   if (auto collected = collect_garbage(false); !collected) // K9
@@ -184,7 +229,8 @@ file_store::finish_checkpoint(std::unique_ptr<checkpoint_job> written) {
 result<snapshot_ptr> file_store::checkpoint(compaction how) {
   // A compaction takes up to three steps: fold, copy, relocate.
   for (int step = 0; step < 4; ++step) {
-    CALLBOARD_TRY_ASSIGN(auto next, begin_checkpoint(how));
+    CALLBOARD_TRY_ASSIGN(auto next,
+                         begin_checkpoint(how, patience::lock_timeout));
     auto nothing_left = !static_cast<job&>(*next).kind;
     CALLBOARD_TRY(next->write());
     CALLBOARD_TRY(finish_checkpoint(std::move(next)));
@@ -201,22 +247,24 @@ result<void> file_store::rewrite() {
       state_->drop_epoch() != root_.drop_epoch && view_->live_count() == 0;
   auto kind = dropped ? fold_kind::clear : fold_kind::extend;
   auto epoch = root_.next_epoch();
-  if (!dropped) {
-    CALLBOARD_TRY_ASSIGN(auto published, pair_->examine(root_));
-    if (published == published_pair::state::foreign
-        || published == published_pair::state::half_foreign) {
-      CALLBOARD_TRY(pair_->set_aside(epoch));
-    } else if (published == published_pair::state::outdated) {
-      // The new base continues the numbers of this one, not of an older one.
-      CALLBOARD_TRY(pair_->publish(root_));
-    }
+  CALLBOARD_TRY_ASSIGN(auto published, pair_->examine(root_));
+  if (published == published_pair::state::outdated) {
+    // The new base continues the numbers of this one, not of an older one.
+    CALLBOARD_TRY(restart_grace());
+    CALLBOARD_TRY(pair_->publish(root_));
+  } else if (published != published_pair::state::current && !dropped) {
+    CALLBOARD_TRY(pair_->set_aside(epoch));
   }
   // Sequences that were announced are not used again, even if a salvage lost
   // the commits that had them.
   auto sequence = state_->sequence();
   if (salvaged_)
     sequence = std::max(sequence, notices_->durable_sequence());
-  auto source = fold(view_, kind);
+  // Nor that of a failed commit whose frame may still stand in the old log:
+  // who has it open would take it for the next commit's.
+  if (notices_->poisoned_from() == sequence + 1)
+    ++sequence;
+  auto source = fold(view_, kind, row_floor());
   CALLBOARD_TRY_ASSIGN(auto written, write_base(*home_, root_.base.store, epoch,
                                                 root_.base.dimension,
                                                 pair_->file_mode(), *source));
@@ -229,7 +277,11 @@ result<void> file_store::rewrite() {
   CALLBOARD_TRY(write_manifest(std::move(next)));
   salvaged_ = false;
   notices_->clear_poison(); // nothing of the old log is read any more
-  return settle_on_new_base();
+  CALLBOARD_TRY(settle_on_new_base());
+  if (!dropped)
+    return {};
+  to_embed_.clear();
+  return collect_garbage(true);
 }
 
 result<snapshot_ptr> file_store::drop() {
@@ -242,7 +294,6 @@ result<snapshot_ptr> file_store::drop() {
   }
   CALLBOARD_TRY(append_frame(frame_type::drop, 0, {}));
   CALLBOARD_TRY(rewrite());
-  CALLBOARD_TRY(collect_garbage(true));
   return view_;
 }
 
@@ -251,17 +302,19 @@ result<snapshot_ptr> file_store::drop() {
 result<void> file_store::collect_garbage(bool everything) {
   CALLBOARD_TRY_ASSIGN(auto names, home_->list());
   auto keep = [&](const std::string& name) {
-    if (name == "MANIFEST" || name == "LOCK")
-      return true;
-    if (name.find(".tmp") != std::string::npos)
-      return false;
-    if (name == unembedded_name || name.starts_with("foreign-")
-        || name.find(".salvaged-") != std::string::npos)
+    auto found = classify(name);
+    switch (found.what) {
+    case private_file::kind::base:
+      return found.epoch == root_.base.epoch;
+    case private_file::kind::log:
+      return std::ranges::find(root_.logs, found.epoch) != root_.logs.end();
+    case private_file::kind::kept:
       return !everything;
-    if (auto epoch = epoch_in(name, "base-"))
-      return *epoch == root_.base.epoch;
-    if (auto epoch = epoch_in(name, "log-"))
-      return std::ranges::find(root_.logs, *epoch) != root_.logs.end();
+    case private_file::kind::temporary:
+      return false;
+    case private_file::kind::other:
+      break;
+    }
     return true;
   };
   for (const auto& name : names)
@@ -283,8 +336,8 @@ result<void> file_store::settle_publication() {
     return {};
   }
   auto checkpointer =
-      held_lock::acquire(*home_, store_lock::checkpoint, lock_mode::exclusive,
-                         publication_lock_timeout);
+      held_lock::acquire(door_, *home_, store_lock::checkpoint,
+                         lock_mode::exclusive, publication_lock_timeout);
   if (!checkpointer)
     return checkpointer.error().code == errc::busy
                ? result<void>{}
@@ -310,7 +363,12 @@ result<void> file_store::bring_publication_up_to_date() {
                        outside_->path(), home_->path());
     CALLBOARD_TRY(pair_->set_aside(root_.next_epoch()));
   }
-  if (published != published_pair::state::current) {
+  if (published == published_pair::state::current) {
+    CALLBOARD_TRY(outside_->sync()); // who published it may have failed to
+  } else {
+    CALLBOARD_TRY(restart_grace());
+    CALLBOARD_TRY(follow(reach::everything));
+    update_view();
     CALLBOARD_TRY(pair_->publish(root_));
   }
   published_ = true;
@@ -355,6 +413,8 @@ result<void> file_store::adopt_foreign_pair() {
   next.base_sequence = base_sequence;
   next.meta_first = false;
   next.moves_planned_at = 0;
+  next.row_floor = raised_row_floor();
+  next.row_floor_since = door_.wall_clock_seconds();
   next.logs = {epoch};
   options_.log->warn(
       "{}: took over a pair written by somebody else; {} changes "

@@ -57,9 +57,13 @@ protected:
 
 class extended_rows : public view_source {
 public:
-  extended_rows(snapshot_ptr view, bool copy)
+  extended_rows(snapshot_ptr view, std::uint64_t row_floor, bool copy)
       : view_source(std::move(view)),
-        since_base_(live_rows_since_base(*view_)) {
+        since_base_(live_rows_since_base(*view_)),
+        first_new_(view_->base_rows().row_count()),
+        zeros_(view_->dimension() * sizeof(float)) {
+    if (!since_base_.empty())
+      first_new_ = std::max<std::size_t>(first_new_, row_floor);
     for (auto [from, to] : view_->base_rows().planned_moves())
       if (view_->alive().test(from))
         moves_.emplace_back(from, to);
@@ -68,31 +72,35 @@ public:
   }
 
   std::size_t row_count() const override {
-    return view_->base_rows().row_count() + since_base_.size();
+    return first_new_ + since_base_.size();
   }
 
   result<std::span<const std::byte>> vector(row_number row) override {
     if (auto copied = copies_.find(row); copied != copies_.end())
       return view_->vector(copied->second);
-    auto old_row = old_row_of(row);
-    if (!view_->alive().test(old_row))
+    if (auto old_row = old_row_of(row))
+      return view_->vector(*old_row);
+    if (row < view_->base_rows().row_count())
       return unchecked_base_vector(row);
-    return view_->vector(old_row);
+    return std::span<const std::byte>{zeros_};
   }
 
   result<std::optional<base_row>> record(row_number row) override {
-    auto old_row = old_row_of(row);
-    if (!view_->alive().test(old_row))
-      return std::optional<base_row>{};
-    return record_of(old_row);
+    if (auto old_row = old_row_of(row))
+      return record_of(*old_row);
+    return std::optional<base_row>{};
   }
 
   moves planned_moves() override { return moves_; }
 
 private:
-  row_number old_row_of(row_number row) const {
-    auto base_rows = view_->base_rows().row_count();
-    return row < base_rows ? row : since_base_[row - base_rows];
+  /// Empty: a hole.
+  std::optional<row_number> old_row_of(row_number row) const {
+    if (row >= first_new_)
+      return since_base_[row - first_new_];
+    if (row < view_->base_rows().row_count() && view_->alive().test(row))
+      return row;
+    return std::nullopt;
   }
 
   /// Pairs the last live rows with the first holes. A hole must be one in the
@@ -108,19 +116,23 @@ private:
     row_number to = 0;
     while (from > 0) {
       --from;
-      if (!view_->alive().test(old_row_of(from)))
+      auto old_row = old_row_of(from);
+      if (!old_row)
         continue;
       while (to < base_rows && to < from && !is_hole(to))
         ++to;
       if (to >= base_rows || to >= from)
         return;
       moves_.emplace_back(from, to);
-      copies_.emplace(to, old_row_of(from));
+      copies_.emplace(to, *old_row);
       ++to;
     }
   }
 
   std::vector<row_number> since_base_;
+  /// The number of the first of them.
+  std::size_t first_new_;
+  std::vector<std::byte> zeros_;
   moves moves_;
   /// Hole -> old row whose vector is written there.
   std::unordered_map<row_number, row_number> copies_;
@@ -192,18 +204,19 @@ fold_outlook look_ahead(const snapshot& view) {
   return out;
 }
 
-std::unique_ptr<base_source> fold(snapshot_ptr view, fold_kind kind) {
+std::unique_ptr<base_source> fold(snapshot_ptr view, fold_kind kind,
+                                  std::uint64_t row_floor) {
   switch (kind) {
   case fold_kind::clear:
     return std::make_unique<no_rows>();
   case fold_kind::relocate:
     return std::make_unique<relocated_rows>(std::move(view));
   case fold_kind::extend_and_copy:
-    return std::make_unique<extended_rows>(std::move(view), true);
+    return std::make_unique<extended_rows>(std::move(view), row_floor, true);
   case fold_kind::extend:
     break;
   }
-  return std::make_unique<extended_rows>(std::move(view), false);
+  return std::make_unique<extended_rows>(std::move(view), row_floor, false);
 }
 
 } // namespace callboard

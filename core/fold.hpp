@@ -4,6 +4,8 @@
 #include "core/result.hpp"
 #include "core/snapshot.hpp"
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 
 namespace callboard {
@@ -13,8 +15,8 @@ namespace callboard {
 /// the two checkpoints: see docs/design.md, "Why any mix of the published
 /// files is harmless".
 enum class fold_kind : std::uint8_t {
-  /// Base rows keep their numbers, later rows follow; rows that are gone
-  /// leave holes. Planned moves stay planned.
+  /// Base rows keep their numbers, later rows get new ones; rows that are
+  /// gone leave holes. Planned moves stay planned.
   extend,
   /// As `extend`; and copies the last rows' vectors into holes, as moves
   /// planned for `relocate`.
@@ -26,7 +28,7 @@ enum class fold_kind : std::uint8_t {
   clear,
 };
 
-/// What a fold would leave behind.
+/// What a fold would leave behind, holes below a row floor aside.
 struct fold_outlook {
   std::size_t row_count = 0;
   std::size_t hole_count = 0;
@@ -35,7 +37,11 @@ struct fold_outlook {
 
 fold_outlook look_ahead(const snapshot& view);
 
-/// The rows of the new base. Reads `view` when asked; any one thread.
-std::unique_ptr<base_source> fold(snapshot_ptr view, fold_kind kind);
+/// The rows of the new base. Rows committed since the old one get numbers from
+/// `row_floor` or the end of the old one on, whichever is higher; what is left
+/// out between the two are holes with vectors of zeros. Reads `view` when
+/// asked; any one thread.
+std::unique_ptr<base_source> fold(snapshot_ptr view, fold_kind kind,
+                                  std::uint64_t row_floor);
 
 } // namespace callboard

@@ -94,8 +94,12 @@ public:
 
   /// Locks the byte at `offset` for this open file (an open-file-description
   /// lock: excludes other opens in this process too; gone when this object or
-  /// its process is gone). Waits up to `timeout`, then fails with `busy`.
-  /// An `exclusive` lock needs a file opened for writing.
+  /// its process is gone, whatever became of the process's children). Waits up
+  /// to `timeout`, then fails with `busy`; at least one attempt is made.
+  /// Waiting is polling, first every few microseconds, after 100 ms about
+  /// every 10 ms, and gives no turn to who waited longest: locks that many
+  /// want need a second one in front. An `exclusive` lock needs a file opened
+  /// for writing.
   virtual result<void> lock(std::uint64_t offset, lock_mode mode,
                             std::chrono::milliseconds timeout) = 0;
   virtual void unlock(std::uint64_t offset) = 0;
@@ -148,7 +152,14 @@ public:
 };
 
 /// The operating system, as far as this library uses it.
+///
 /// Threads: thread-safe.
+/// Forks:   any thread may fork at any time, and no child ever holds a lock
+///          of its parent. To that end, in a child of `fork` every inherited
+///          `file` fails with `io_failure`, and so does all that is built on
+///          one: a child closes or forgets what it inherited and opens anew.
+///          `vfork`, `posix_spawn` and `exec` are safe, too: exec closes all
+///          that was opened here.
 class io {
 public:
   virtual ~io() = default;

@@ -10,8 +10,10 @@ namespace callboard {
 namespace {
 
 constexpr std::string_view magic = "CBMANIF1";
-constexpr std::uint32_t version = 1;
-constexpr std::size_t fixed_bytes = 144;
+constexpr std::uint32_t version = 2;
+/// What all versions have in common: magic, version, total bytes.
+constexpr std::size_t head_bytes = 16;
+constexpr std::size_t fixed_bytes = 160;
 constexpr std::size_t checksum_bytes = 8;
 
 failure damaged(std::string_view where, std::string_view what) {
@@ -20,11 +22,19 @@ failure damaged(std::string_view where, std::string_view what) {
               + "; the store was not touched: restore the file from a backup"};
 }
 
+failure other_version(std::string_view where, std::uint32_t found) {
+  return {errc::unsupported_format,
+          std::string{where} + ": has format version " + std::to_string(found)
+              + ", but this callboard reads version " + std::to_string(version)
+              + "; the store was not touched: use the callboard that wrote it"};
+}
+
 /// What a checksum cannot tell: that the values make sense together.
 bool consistent(const manifest& root) {
   return root.base.dimension >= 1 && root.base.dimension <= dimension_max
          && root.base.live_count <= root.base.row_count
          && root.base.row_count <= row_count_max
+         && root.row_floor <= row_count_max
          && root.base.index_bytes
                 == index_header_bytes
                        + root.base.row_count * root.base.dimension
@@ -56,6 +66,8 @@ std::vector<std::byte> encode_manifest(const manifest& root) {
   append_value(out, std::uint32_t{root.meta_first});
   append_value(out, std::uint32_t{root.moves_planned_at != 0});
   append_value(out, root.moves_planned_at);
+  append_value(out, root.row_floor);
+  append_value(out, root.row_floor_since);
   append_value(out, static_cast<std::uint32_t>(root.model.size()));
   append_value(out, static_cast<std::uint32_t>(root.logs.size()));
   for (auto epoch : root.logs)
@@ -70,7 +82,7 @@ std::vector<std::byte> encode_manifest(const manifest& root) {
 
 result<manifest> decode_manifest(std::span<const std::byte> bytes,
                                  std::string_view where) {
-  if (bytes.size() < fixed_bytes + checksum_bytes
+  if (bytes.size() < head_bytes + checksum_bytes
       || bytes.size() > manifest_bytes_max)
     return damaged(where, "not the size of a manifest");
   if (as_text(bytes.first(magic.size())) != magic)
@@ -78,10 +90,10 @@ result<manifest> decode_manifest(std::span<const std::byte> bytes,
   auto body = bytes.first(bytes.size() - checksum_bytes);
   if (checksum(body) != load<std::uint64_t>(bytes, body.size()))
     return damaged(where, "checksum mismatch");
-  if (load<std::uint32_t>(bytes, 8) != version)
-    return failure{errc::unsupported_format,
-                   std::string{where}
-                       + ": written by a newer version of callboard"};
+  if (auto found = load<std::uint32_t>(bytes, 8); found != version)
+    return other_version(where, found);
+  if (body.size() < fixed_bytes)
+    return damaged(where, "inconsistent lengths");
   manifest root;
   auto& base = root.base;
   std::copy_n(bytes.begin() + 16, base.store.size(), base.store.begin());
@@ -98,8 +110,10 @@ result<manifest> decode_manifest(std::span<const std::byte> bytes,
   base.live_count = load<std::uint64_t>(bytes, 112);
   root.meta_first = load<std::uint32_t>(bytes, 120) != 0;
   root.moves_planned_at = load<std::int64_t>(bytes, 128);
-  auto model_bytes = load<std::uint32_t>(bytes, 136);
-  std::size_t log_count = load<std::uint32_t>(bytes, 140);
+  root.row_floor = load<std::uint64_t>(bytes, 136);
+  root.row_floor_since = load<std::int64_t>(bytes, 144);
+  auto model_bytes = load<std::uint32_t>(bytes, 152);
+  std::size_t log_count = load<std::uint32_t>(bytes, 156);
   if (log_count < 1 || log_count > manifest_logs_max
       || model_bytes > model_bytes_max
       || body.size() != round_up(fixed_bytes + 8 * log_count + model_bytes, 8)
@@ -108,7 +122,7 @@ result<manifest> decode_manifest(std::span<const std::byte> bytes,
   for (std::size_t i = 0; i < log_count; ++i)
     root.logs.push_back(load<std::uint64_t>(bytes, fixed_bytes + 8 * i));
   root.model = as_text(bytes.subspan(fixed_bytes + 8 * log_count, model_bytes));
-  if (!consistent(root))
+  if (!consistent(root) || !std::ranges::equal(encode_manifest(root), bytes))
     return damaged(where, "inconsistent values");
   return root;
 }

@@ -27,6 +27,12 @@ struct manifest {
   bool meta_first = false;
   /// When the base's planned moves were made; 0 if it has none.
   std::int64_t moves_planned_at = 0;
+  /// Rows committed since the base get numbers from here on, for as long as
+  /// readers may hold an index file that has rows below with other vectors:
+  /// `store_options::reader_grace` from `row_floor_since` on. 0: no floor.
+  std::uint64_t row_floor = 0;
+  /// Wall clock, seconds.
+  std::int64_t row_floor_since = 0;
   std::string model;
   /// Rising; the last one is written to.
   std::vector<std::uint64_t> logs;
@@ -39,7 +45,7 @@ struct manifest {
 
 std::vector<std::byte> encode_manifest(const manifest& root);
 
-/// Errors: `corrupt`; `unsupported_format` for a newer version. `where` names
+/// Errors: `corrupt`; `unsupported_format` for another version. `where` names
 /// the file in messages.
 result<manifest> decode_manifest(std::span<const std::byte> bytes,
                                  std::string_view where);

@@ -7,6 +7,9 @@
 #include <dirent.h>
 #include <exception>
 #include <fcntl.h>
+#include <mutex>
+#include <pthread.h>
+#include <random>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -130,6 +133,118 @@ descriptor open_at(int parent, const char* path, int flags, mode_t mode = 0) {
 
 constexpr int directory_flags = O_RDONLY | O_DIRECTORY;
 
+// -- Forks --------------------------------------------------------------------
+
+/// The descriptors that a forked child must not share.
+///
+/// An open-file-description lock belongs to everybody who has the description
+/// open: a child that outlives its killed parent would keep the lock. So in
+/// every child these descriptors are replaced, before `fork` returns there.
+/// The numbers stay taken, so that a later close in the child, of what it
+/// inherited, hits nothing else.
+///
+/// Threads: thread-safe. The mutex is held across each fork.
+class unshared_descriptors {
+public:
+  static unshared_descriptors& of_this_process() {
+    // Never destroyed: threads may fork until the very end.
+    static auto& all = *new unshared_descriptors;
+    return all;
+  }
+
+  /// How many forks there were.
+  std::uint64_t forks() {
+    const std::lock_guard guard(mutex_);
+    return forks_;
+  }
+
+  /// From now on no child gets `number`. False, and nothing was done, if a
+  /// child may have it already: there were forks since `forks_before`.
+  bool add(int number, std::uint64_t forks_before) {
+    const std::lock_guard guard(mutex_);
+    if (forks_ != forks_before)
+      return false;
+    numbers_.push_back(number);
+    return true;
+  }
+
+  /// To be called before `number` is closed and given out again.
+  void remove(int number) {
+    const std::lock_guard guard(mutex_);
+    const auto found = std::find(numbers_.begin(), numbers_.end(), number);
+    if (found == numbers_.end())
+      return;
+    *found = numbers_.back();
+    numbers_.pop_back();
+  }
+
+private:
+  unshared_descriptors() {
+    // Fails only without memory; a store without its locks would be worse.
+    if (::pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child)
+        != 0)
+      std::terminate();
+  }
+
+  static void before_fork() {
+    auto& all = of_this_process();
+    all.mutex_.lock();
+    ++all.forks_;
+  }
+
+  static void after_fork_in_parent() { of_this_process().mutex_.unlock(); }
+
+  /// Other threads are gone, whatever they held: system calls only.
+  static void after_fork_in_child() {
+    auto& all = of_this_process();
+    // Nothing can be read, written, locked or synced through it.
+    const int nothing = ::open("/", O_PATH | O_CLOEXEC);
+    for (const int number : all.numbers_)
+      if (::dup3(nothing, number, O_CLOEXEC) < 0)
+        ::close(number);
+    if (nothing >= 0)
+      ::close(nothing);
+    all.mutex_.unlock();
+  }
+
+  std::mutex mutex_;
+  // Protected by mutex_:
+  std::vector<int> numbers_;
+  std::uint64_t forks_ = 0;
+};
+
+/// Owns a descriptor that no forked child shares.
+class unshared_descriptor {
+public:
+  /// As `open_at`.
+  static unshared_descriptor open(int parent, const char* path, int flags,
+                                  mode_t mode) {
+    auto& all = unshared_descriptors::of_this_process();
+    for (;;) {
+      const auto forks = all.forks();
+      auto opened = open_at(parent, path, flags, mode);
+      if (!opened.valid() || all.add(opened.get(), forks))
+        return unshared_descriptor(std::move(opened));
+    }
+  }
+  unshared_descriptor(unshared_descriptor&&) noexcept = default;
+  ~unshared_descriptor() {
+    if (valid())
+      unshared_descriptors::of_this_process().remove(get());
+  }
+
+  int get() const noexcept { return descriptor_.get(); }
+  bool valid() const noexcept { return descriptor_.valid(); }
+
+private:
+  explicit unshared_descriptor(descriptor opened) noexcept
+      : descriptor_(std::move(opened)) {}
+
+  descriptor descriptor_;
+};
+
+// -- Clocks and status --------------------------------------------------------
+
 std::chrono::nanoseconds now(clockid_t clock) {
   timespec time{};
   ::clock_gettime(clock, &time);
@@ -218,8 +333,15 @@ std::unique_ptr<mapped_pages> map_memory(std::size_t size) {
 
 class posix_file final : public file {
 public:
-  posix_file(descriptor opened, std::string path)
+  posix_file(unshared_descriptor opened, std::string path)
       : descriptor_(std::move(opened)), path_(std::move(path)) {}
+  posix_file(const posix_file&) = delete;
+  posix_file& operator=(const posix_file&) = delete;
+  ~posix_file() override {
+    // Before children may share the descriptor again, if only until its close.
+    if (locked_)
+      change_lock(whole_file, F_UNLCK);
+  }
 
   result<file_status> status() const override {
     struct stat info {};
@@ -259,9 +381,20 @@ public:
 
   result<void> lock(std::uint64_t offset, lock_mode mode,
                     std::chrono::milliseconds timeout) override;
-  void unlock(std::uint64_t offset) override { change_lock(offset, F_UNLCK); }
+  void unlock(std::uint64_t offset) override {
+    change_lock(byte_at(offset), F_UNLCK);
+  }
 
 private:
+  struct byte_range {
+    off_t start;
+    off_t length;
+  };
+  static constexpr byte_range whole_file{0, 0};
+  static byte_range byte_at(std::uint64_t offset) noexcept {
+    return {static_cast<off_t>(offset), 1};
+  }
+
   failure failed(std::string_view operation) const {
     return system_failure(operation, path_, errno);
   }
@@ -276,18 +409,19 @@ private:
   result<std::unique_ptr<mapping>> copy(std::size_t size) const;
   failure shorter_than(std::uint64_t expected, std::uint64_t found) const;
 
-  int change_lock(std::uint64_t offset, short type) const {
+  int change_lock(byte_range where, short type) const {
     struct flock range {};
     range.l_type = type;
     range.l_whence = SEEK_SET;
-    range.l_start = static_cast<off_t>(offset);
-    range.l_len = 1;
+    range.l_start = where.start;
+    range.l_len = where.length;
     return uninterrupted(
         [&] { return ::fcntl(descriptor_.get(), F_OFD_SETLK, &range); });
   }
 
-  descriptor descriptor_;
+  unshared_descriptor descriptor_;
   std::string path_;
+  bool locked_ = false;
 };
 
 result<std::size_t> posix_file::read_at(std::uint64_t offset,
@@ -380,6 +514,31 @@ result<std::unique_ptr<mapping>> posix_file::copy(std::size_t size) const {
   return std::unique_ptr<mapping>(std::move(pages));
 }
 
+/// How long to sleep between attempts to get a lock: a small part of what has
+/// been waited already, so that a lock which is held for microseconds is handed
+/// over in microseconds, and that who comes new is hardly faster than who has
+/// waited. Of random length, so that waiters do not march in step.
+class lock_pauses {
+public:
+  explicit lock_pauses(const void* waiter)
+      : random_(static_cast<std::uint_fast32_t>(
+          static_cast<std::uint64_t>(now(CLOCK_MONOTONIC).count())
+          ^ reinterpret_cast<std::uintptr_t>(waiter)
+          ^ (static_cast<std::uint64_t>(::getpid()) << 8))) {}
+
+  std::chrono::nanoseconds next(std::chrono::nanoseconds waited) {
+    using namespace std::chrono_literals;
+    constexpr std::chrono::nanoseconds shortest = 20us;
+    const std::chrono::nanoseconds longest = waited < 100ms ? 1ms : 10ms;
+    const auto pause = std::clamp(waited / 8, shortest, longest);
+    // From half of it to all of it.
+    return pause * static_cast<std::int64_t>(50 + random_() % 51) / 100;
+  }
+
+private:
+  std::minstd_rand random_;
+};
+
 result<void> posix_file::lock(std::uint64_t offset, lock_mode mode,
                               std::chrono::milliseconds timeout) {
   using namespace std::chrono;
@@ -387,9 +546,10 @@ result<void> posix_file::lock(std::uint64_t offset, lock_mode mode,
   // A limit, so that the longest timeouts do not overflow as nanoseconds.
   const nanoseconds patience = std::min<milliseconds>(timeout, hours(24 * 365));
   const auto start = now(CLOCK_MONOTONIC);
-  nanoseconds pause = milliseconds(1);
+  lock_pauses pauses(this);
+  locked_ = true;
   // The kernel can wait for a lock, but not until a deadline.
-  while (change_lock(offset, type) != 0) {
+  while (change_lock(byte_at(offset), type) != 0) {
     if (errno != EAGAIN && errno != EACCES)
       return failed("lock");
     const auto waited = now(CLOCK_MONOTONIC) - start;
@@ -400,8 +560,8 @@ result<void> posix_file::lock(std::uint64_t offset, lock_mode mode,
               + " is held by somebody else; waited "
               + std::to_string(duration_cast<milliseconds>(waited).count())
               + " ms; try again later or end the program that holds it");
-    std::this_thread::sleep_for(std::min(pause, patience - waited));
-    pause = std::min<nanoseconds>(pause * 2, milliseconds(50));
+    std::this_thread::sleep_for(
+        std::min(pauses.next(waited), patience - waited));
   }
   return {};
 }
@@ -491,9 +651,9 @@ result<std::unique_ptr<file>> posix_directory::open_file(std::string_view name,
   CALLBOARD_TRY_ASSIGN(const auto entry, component("open", name));
   // O_NONBLOCK: a FIFO must not hang us before it is found to be one. On
   // regular files it means nothing.
-  auto opened =
-      open_at(descriptor_.get(), entry.c_str(),
-              flags_of(mode) | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600);
+  auto opened = unshared_descriptor::open(
+      descriptor_.get(), entry.c_str(),
+      flags_of(mode) | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600);
   if (!opened.valid())
     return open_failed(entry);
   auto path = joined(path_, name);

@@ -1,9 +1,11 @@
 #include "core/published_pair.hpp"
 
 #include "core/bytes.hpp"
+#include "core/index_file.hpp"
 #include "core/lightrag_pair.hpp"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <optional>
 #include <utility>
@@ -47,21 +49,69 @@ result<void> link_or_copy(directory& from, std::string_view from_name,
   return copy_file(from, from_name, to, to_name);
 }
 
-/// The epoch in `base-<E><suffix>`; empty for other names.
-std::optional<std::uint64_t> base_epoch(std::string_view name,
-                                        std::string_view suffix) {
-  constexpr std::string_view prefix = "base-";
-  if (!name.starts_with(prefix) || !name.ends_with(suffix))
+/// A number as `std::to_string` writes it, and nothing else.
+std::optional<std::uint64_t> parse_number(std::string_view digits) {
+  if (digits.empty() || (digits.size() > 1 && digits.front() == '0'))
     return std::nullopt;
-  std::uint64_t epoch = 0;
-  auto end = name.data() + name.size() - suffix.size();
-  auto parsed = std::from_chars(name.data() + prefix.size(), end, epoch);
+  std::uint64_t number = 0;
+  auto end = digits.data() + digits.size();
+  auto parsed = std::from_chars(digits.data(), end, number);
   if (parsed.ec != std::errc{} || parsed.ptr != end)
     return std::nullopt;
-  return epoch;
+  return number;
 }
 
+/// Of a name such as `<stem><infix><number>`: the stem. Empty for others.
+std::optional<std::string_view> without_number(std::string_view name,
+                                               std::string_view infix) {
+  auto place = name.rfind(infix);
+  if (place == std::string_view::npos
+      || !parse_number(name.substr(place + infix.size())))
+    return std::nullopt;
+  return name.substr(0, place);
+}
+
+constexpr std::string_view base_prefix = "base-";
+constexpr std::string_view log_prefix = "log-";
+constexpr std::string_view foreign_prefix = "foreign-";
+constexpr std::string_view catalog_suffix = ".catalog";
+
 } // namespace
+
+std::optional<std::uint64_t> epoch_in(std::string_view name,
+                                      std::string_view prefix,
+                                      std::string_view suffix) {
+  if (name.size() < prefix.size() + suffix.size() || !name.starts_with(prefix)
+      || !name.ends_with(suffix))
+    return std::nullopt;
+  name.remove_prefix(prefix.size());
+  name.remove_suffix(suffix.size());
+  return parse_number(name);
+}
+
+private_file classify(std::string_view name) {
+  using kind = private_file::kind;
+  if (auto epoch = epoch_in(name, log_prefix, ""))
+    return {kind::log, *epoch};
+  if (auto epoch = epoch_in(name, base_prefix, catalog_suffix))
+    return {kind::base, *epoch};
+  for (std::string_view suffix : {".index", ".meta"}) {
+    if (auto epoch = epoch_in(name, base_prefix, suffix))
+      return {kind::base, *epoch};
+    if (auto epoch = epoch_in(name, foreign_prefix, suffix))
+      return {kind::kept, *epoch};
+  }
+  if (auto log = without_number(name, ".salvaged-"))
+    if (auto epoch = epoch_in(*log, log_prefix, ""))
+      return {kind::kept, *epoch};
+  if (name == unembedded_name)
+    return {kind::kept};
+  auto catalog = without_number(name, ".tmp.");
+  if (name == "MANIFEST.tmp" || name == std::string{unembedded_name} + ".tmp"
+      || (catalog && epoch_in(*catalog, base_prefix, catalog_suffix)))
+    return {kind::temporary};
+  return {};
+}
 
 std::string private_directory_name(std::string_view namespace_name) {
   return "faiss_index_" + std::string{namespace_name} + ".callboard";
@@ -102,7 +152,7 @@ published_pair::owner_of(const std::string& published, std::string_view suffix,
   CALLBOARD_TRY_ASSIGN(auto names, home_.list());
   for (auto by_content : {false, true})
     for (const auto& name : names) {
-      auto epoch = base_epoch(name, suffix);
+      auto epoch = epoch_in(name, base_prefix, suffix);
       if (!epoch || *epoch > root.base.epoch)
         continue;
       auto ours = home_.status(name);
@@ -123,6 +173,20 @@ result<bool> published_pair::is_copy_of(const std::string& published,
   CALLBOARD_TRY_ASSIGN(auto left, contents(outside_, published));
   CALLBOARD_TRY_ASSIGN(auto right, contents(home_, private_name));
   return checksum(left->bytes()) == checksum(right->bytes());
+}
+
+std::uint64_t published_pair::index_row_count() const {
+  auto opened = outside_.open_file(index_name_, open_mode::read);
+  if (!opened)
+    return 0;
+  auto status = (*opened)->status();
+  std::array<std::byte, index_header_bytes> head;
+  auto read = (*opened)->read_at(0, head);
+  if (!status || !read)
+    return 0;
+  auto header = decode_index_header(std::span{head}.first(*read),
+                                    status->size_bytes, index_name_);
+  return header ? header->row_count : 0;
 }
 
 std::uint32_t published_pair::file_mode() const {
@@ -147,7 +211,7 @@ result<void> published_pair::replace(const std::string& published,
   CALLBOARD_TRY_ASSIGN(auto ours, home_.status(private_name));
   auto there = outside_.status(published);
   if (there && there->identity == ours.identity)
-    return {};
+    return outside_.sync(); // who renamed it may have failed to
   auto temporary = published + ".tmp." + std::to_string(door_.random_bits());
   CALLBOARD_TRY(link_or_copy(home_, private_name, outside_, temporary));
   if (auto renamed = outside_.rename(temporary, published); !renamed) {
@@ -158,7 +222,7 @@ result<void> published_pair::replace(const std::string& published,
 }
 
 result<void> published_pair::set_aside(std::uint64_t epoch) {
-  auto prefix = "foreign-" + std::to_string(epoch);
+  auto prefix = std::string{foreign_prefix} + std::to_string(epoch);
   for (const auto& [name, suffix] :
        {std::pair{index_name_, ".index"}, std::pair{meta_name_, ".meta"}}) {
     auto target = prefix + suffix;

@@ -34,6 +34,8 @@ std::string_view to_string(errc code) noexcept {
     return "closed";
   case errc::not_found:
     return "not_found";
+  case errc::timed_out:
+    return "timed_out";
   }
   return "unknown";
 }

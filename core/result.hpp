@@ -41,6 +41,8 @@ enum class errc : std::uint8_t {
   closed,
   /// The file or directory does not exist.
   not_found,
+  /// What was waited for did not come in time. Nothing was changed.
+  timed_out,
 };
 
 /// The stable name of `code`, e.g. "dimension_mismatch".

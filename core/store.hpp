@@ -110,16 +110,46 @@ enum class compaction : std::uint8_t {
   forced,
 };
 
+/// Whether to wait for somebody else's checkpoint (for
+/// `store_options::lock_timeout` at most), or to leave it to him: `busy`.
+enum class patience : std::uint8_t { none, lock_timeout };
+
 /// Tells cheaply whether a store has moved on. Thread-safe; may outlive the
 /// store.
 class change_probe {
 public:
   virtual ~change_probe() = default;
   /// Whether somebody committed, checkpointed or dropped since the store last
-  /// looked. One atomic load where a board covers all processes, else two
-  /// `stat` calls. False positives are possible.
+  /// looked. A few atomic loads where a board covers all processes, else also
+  /// two `stat` calls. False positives are possible.
   virtual bool changed(std::uint64_t generation) const = 0;
+
+  /// The same by the files alone, by two `stat` calls: what a process without
+  /// the board has written shows only here. What is found stays known to
+  /// `changed` until the next `store::refresh`.
+  virtual bool look_at_files() const = 0;
 };
+
+/// What one commit, by whomever, has changed.
+struct commit_event {
+  enum class kind : std::uint8_t {
+    commit,
+    /// All rows were removed.
+    drop,
+    /// Events were lost: anything may have changed, up to this generation.
+    overflow,
+  };
+  kind what = kind::commit;
+  std::uint64_t generation = 0;
+  /// Ids of the rows that the commit has put there, in its order.
+  std::vector<std::string> changed;
+  /// Ids that it has removed. They need not have been there.
+  std::vector<std::string> removed;
+};
+
+/// Memory for events that nobody has taken, in bytes; beyond, they become one
+/// `overflow`.
+inline constexpr std::size_t event_bytes_max = std::size_t{16} << 20;
 
 /// A checkpoint under way: see `store::begin_checkpoint`.
 class checkpoint_job {
@@ -160,6 +190,15 @@ public:
   /// Applies what others have committed. O(what is new).
   virtual result<snapshot_ptr> refresh() = 0;
 
+  /// From now on the handle keeps events: one for each commit after generation
+  /// `after` that gets into its view. If it is beyond that already, or where
+  /// the commits one by one cannot be had any more, there is an `overflow`.
+  virtual void keep_events(std::uint64_t after) = 0;
+  virtual void keep_no_events() = 0;
+  /// The events since the last call, by rising generation; all of them are in
+  /// `view()`, and with them everything up to its generation.
+  virtual std::vector<commit_event> take_events() = 0;
+
   /// Makes `operations` durable and visible to all, in one piece: all or, on
   /// an error, none. With `expected_generation`: fails with `conflict` if
   /// another commit came after that one. O(what changed).
@@ -176,10 +215,10 @@ public:
   /// Folds the log into a new base, in three steps: `begin_checkpoint` on this
   /// handle's thread, `job->write()` on any, `finish_checkpoint` on this
   /// handle's again. Commits may come between. One checkpoint of a store at a
-  /// time, over all processes: `busy` otherwise. A job that is not finished
+  /// time, over all processes: see `patience`. A job that is not finished
   /// leaves debris that the next checkpoint removes.
   virtual result<std::unique_ptr<checkpoint_job>>
-  begin_checkpoint(compaction how) = 0;
+  begin_checkpoint(compaction how, patience wait) = 0;
   virtual result<snapshot_ptr>
   finish_checkpoint(std::unique_ptr<checkpoint_job> job) = 0;
   /// The three steps in one.

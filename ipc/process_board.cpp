@@ -1,16 +1,25 @@
 #include "ipc/process_board.hpp"
 
+#include "ipc/wake_word.hpp"
+
+#include <array>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
+#include <tuple>
 
 namespace callboard {
 
 namespace {
+
+/// Of the whole process: waiters watch it.
+wake_word announcement_word{0};
 
 class process_notices : public store_notices {
 public:
@@ -22,10 +31,13 @@ public:
 
   void announce(std::uint64_t sequence) noexcept override {
     auto known = durable_.load(std::memory_order_relaxed);
-    while (known < sequence
-           && !durable_.compare_exchange_weak(known, sequence,
-                                              std::memory_order_release,
-                                              std::memory_order_relaxed)) {
+    while (known < sequence) {
+      if (durable_.compare_exchange_weak(known, sequence,
+                                         std::memory_order_release,
+                                         std::memory_order_relaxed)) {
+        wake(announcement_word);
+        return;
+      }
     }
   }
 
@@ -50,6 +62,9 @@ public:
     poisoned_.store(nothing_poisoned, std::memory_order_release);
   }
 
+  /// There is nobody to tell it to.
+  void note_base_epoch(std::uint64_t) noexcept override {}
+
   bool covers_all_processes() const noexcept override { return false; }
 
 private:
@@ -62,17 +77,37 @@ private:
 
 class process_notice_board : public notice_board {
 public:
-  std::shared_ptr<store_notices> attach(const store_id& id) override {
+  std::shared_ptr<store_notices> attach(const store_address& address) override {
     std::lock_guard lock(mutex_);
-    auto& notices = notices_[id];
+    // Not by the id alone: a copied directory has the same one.
+    auto& notices = notices_[{address.working_directory, address.workspace,
+                              address.namespace_name, address.id}];
     if (!notices)
       notices = std::make_shared<process_notices>();
     return notices;
   }
 
+  std::uint64_t announcements() const noexcept override {
+    return announcement_word.load(std::memory_order_acquire);
+  }
+
+  void wait(std::uint64_t seen, std::chrono::milliseconds timeout) override {
+    const std::array words{
+        interruption_.watched(),
+        watched_word{&announcement_word, static_cast<std::uint32_t>(seen)}};
+    wait_for_change(words, timeout);
+    interruption_.serve();
+  }
+
+  void interrupt() noexcept override { interruption_.raise(); }
+
 private:
+  using key = std::tuple<std::string, std::string, std::string, store_id>;
+
+  interruption interruption_;
   std::mutex mutex_;
-  std::map<store_id, std::shared_ptr<process_notices>> notices_;
+  // Protected by mutex_:
+  std::map<key, std::shared_ptr<process_notices>> notices_;
 };
 
 } // namespace
@@ -82,6 +117,10 @@ notice_board& process_board() {
   // destruction.
   static auto* board = new process_notice_board;
   return *board;
+}
+
+const std::atomic<std::uint32_t>& process_board_word() noexcept {
+  return announcement_word;
 }
 
 } // namespace callboard

@@ -109,7 +109,7 @@ public:
   }
   void wait_until_running() {
     std::unique_lock lock(mutex_);
-    REQUIRE(changed_.wait_for(lock, patience, [this] { return is_running_; }));
+    REQUIRE(changed_.wait_for(lock, long_wait, [this] { return is_running_; }));
   }
   void open() {
     std::lock_guard lock(mutex_);

@@ -162,7 +162,7 @@ TEST_CASE("A MANIFEST with hostile values is refused") {
   const sample s;
   const auto good = read_file(s.file("MANIFEST"));
   constexpr auto huge = ~std::uint64_t{0};
-  for (const std::size_t offset : {72, 80, 104, 112}) { // sizes and counts
+  for (const std::size_t offset : {72, 80, 104, 112, 136}) { // sizes and counts
     CAPTURE(offset);
     const auto path = s.file("MANIFEST");
     for (const auto value : {huge, huge / 16, std::uint64_t{1} << 31}) {
@@ -172,14 +172,18 @@ TEST_CASE("A MANIFEST with hostile values is refused") {
     }
     write_file(path, good);
   }
-  for (const std::size_t offset : {64, 136, 140}) // dimension, model, logs
+  for (const std::size_t offset : {64, 152, 156}) // dimension, model, logs
     for (const std::uint32_t value : {0U, 65U, ~0U, 1U << 29}) {
       CAPTURE(offset, value);
-      if (offset == 136 && value == 0)
+      if (offset == 152 && value == 0)
         continue; // so it is
       s.check_refused_with("MANIFEST", resealed(good, offset, value),
                            {errc::corrupt, errc::dimension_mismatch});
     }
+  for (const std::size_t offset : {68, 120, 124}) { // metric, order, moves
+    CAPTURE(offset);
+    s.check_refused_with("MANIFEST", resealed(good, offset, 2U));
+  }
   // Row counts that fit the size of the index file only modulo 2^64.
   auto wrapping = resealed(good, 104, huge / 16 + 1);
   wrapping = resealed(wrapping, 72, std::uint64_t{45});
@@ -190,7 +194,7 @@ TEST_CASE("A MANIFEST with hostile values is refused") {
 TEST_CASE("Files of a newer version are refused and kept") {
   const sample s;
   s.check_refused_with(
-      "MANIFEST", resealed(read_file(s.file("MANIFEST")), 8, std::uint32_t{2}),
+      "MANIFEST", resealed(read_file(s.file("MANIFEST")), 8, std::uint32_t{3}),
       {errc::unsupported_format});
   const auto log = read_file(s.file("log-2"));
   s.check_refused_with("log-2",
@@ -450,7 +454,8 @@ TEST_CASE("A salvage saves the logs behind a damaged one, too") {
   const sample s;
   process here;
   auto handle = here.open(s.options());
-  need(handle->begin_checkpoint(compaction::none)); // given up
+  need(handle->begin_checkpoint(compaction::none,
+                                patience::lock_timeout)); // given up
   put(*handle, {{"d", 1}});
   handle.reset();
   const auto offset = s.log_bytes[1];

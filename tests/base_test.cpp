@@ -13,6 +13,7 @@
 #include <limits>
 #include <map>
 #include <random>
+#include <sys/stat.h>
 
 using namespace callboard;
 using namespace callboard::test;
@@ -470,6 +471,26 @@ TEST_CASE("a base larger than a write buffer is written whole", "[base]") {
   const auto rows = files.open();
   check_rows(*rows, expected);
   need(rows->verify());
+}
+
+TEST_CASE("long runs of zeros in an index take no room", "[base]") {
+  constexpr std::uint32_t dimension = 1024;
+  const std::vector<float> zeros(dimension);
+  std::vector<float> unit(dimension);
+  unit[1] = 1;
+  std::vector<row_data> expected(1000, hole(zeros));
+  const bool ends_in_hole = GENERATE(true, false);
+  expected[0] = simple_row("a", unit);
+  expected[2] = simple_row("b", unit);
+  expected[ends_in_hole ? 700 : 999] = simple_row("c", unit);
+  const base_fixture files(expected, {}, dimension);
+  const auto rows = files.open();
+  check_rows(*rows, expected);
+  need(rows->verify());
+  struct stat status {};
+  REQUIRE(::stat(files.index_path().c_str(), &status) == 0);
+  CHECK(std::uint64_t(status.st_size) == files.descriptor().index_bytes);
+  CHECK(status.st_blocks * 512 < status.st_size / 10);
 }
 
 // -- The catalog --------------------------------------------------------------

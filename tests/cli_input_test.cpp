@@ -1,3 +1,5 @@
+#include "cli/event_text.hpp"
+#include "cli/exit_code.hpp"
 #include "cli/input.hpp"
 #include "cli/input_files.hpp"
 #include "cli/line_reader.hpp"
@@ -378,4 +380,31 @@ TEST_CASE("a request is one JSON object", "[cli]") {
     REQUIRE_FALSE(request);
     CHECK(request.error().code == errc::invalid_argument);
   }
+}
+
+TEST_CASE("an event is one line for people and one JSON object for programs",
+          "[cli]") {
+  commit_event event;
+  event.generation = 8;
+  event.changed = {"a", "\"quoted\"\n"};
+  event.removed = {"c"};
+  CHECK(event_line(event) == "generation 8: changed 2, removed 1");
+  CHECK(event_json(event)
+        == R"({"event": "commit", "generation": 8, )"
+           R"("changed": ["a", "\"quoted\"\n"], "removed": ["c"]})");
+  event = {commit_event::kind::drop, 9, {}, {}};
+  CHECK(event_line(event) == "generation 9: dropped: all records are removed");
+  CHECK(
+      event_json(event)
+      == R"({"event": "drop", "generation": 9, "changed": [], "removed": []})");
+  event.what = commit_event::kind::overflow;
+  CHECK(
+      event_line(event)
+      == "generation 9: overflow: events are lost, anything may have changed");
+  CHECK(string_member(event_json(event), "event") == "overflow");
+}
+
+TEST_CASE("what did not come in time has a status of its own", "[cli]") {
+  CHECK(exit_code_of(errc::timed_out) == exit_code::timed_out);
+  CHECK(exit_code_of(errc::busy) == exit_code::busy);
 }

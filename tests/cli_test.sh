@@ -48,10 +48,12 @@ run 0 --version
 printed out '^callboard [0-9]+\.[0-9]+\.[0-9]+$'
 run 0 --help
 printed out 'Exit status'
-for command in ingest query get delete stats verify checkpoint train messages; do
+for command in ingest query get delete stats verify checkpoint watch train \
+  messages; do
   printed out "^  $command "
 done
-for command in ingest query get delete stats verify checkpoint train messages; do
+for command in ingest query get delete stats verify checkpoint watch train \
+  messages; do
   run 0 "$command" --help
   printed out 'Exit status'
   silent err
@@ -78,9 +80,15 @@ run 2 ingest --dir data --embedder command:true
 one_error_line invalid_argument
 run 2 ingest --dir data --format xml
 one_error_line invalid_argument
+for option in "--events 0" "--events -1" "--events x" "--timeout -1" \
+  "--timeout nan" "--timeout 1e99" "--lock-timeout nan" --frobnicate extra; do
+  # shellcheck disable=SC2086
+  run 2 watch --dir data $option
+  one_error_line invalid_argument
+done
 
 echo "== a store that does not exist"
-for command in "query text" "get id" "delete id" stats verify checkpoint; do
+for command in "query text" "get id" "delete id" stats verify checkpoint watch; do
   # shellcheck disable=SC2086
   run 1 $command --dir missing
   one_error_line not_found
@@ -354,6 +362,111 @@ answer 37 '^\{"e": '
 status=$?
 answer 1 '^\{"e": \{"code": "too_large", '
 answer 2 '^\{"r": null\}$'
+
+echo "== watch"
+printf '{"id": "first", "content": "one"}\n' >first.jsonl
+run 0 ingest --dir watched first.jsonl
+run 0 watch --dir watched --timeout 0
+printed out '^generation [0-9]+: watching$'
+[[ $(wc -l <out) -eq 1 ]] || fail "nothing was committed"
+run 8 watch --dir watched --timeout 0 --events 1
+printed err '^callboard: timed_out: of 1 events 0 came'
+run 8 watch --dir watched --timeout 0 --events 1 --json
+printed out '^\{"event": "start", "generation": [0-9]+\}$'
+printed err '^\{"e": \{"code": "timed_out", "message": '
+
+# watch_in_background <argument>...: returns when it watches. What it prints
+# from then on comes from descriptor 4; its process is $pid.
+watch_in_background() {
+  rm -f told
+  mkfifo told
+  "$callboard" watch --dir watched "$@" >told 2>watch_err &
+  pid=$!
+  exec 4<told
+  read -r line <&4
+}
+
+# watch_ended <status> <what should be>
+watch_ended() {
+  wait "$pid"
+  status=$?
+  cp watch_err err
+  [[ $status -eq $1 ]] || fail "$2 should end with status $1"
+}
+
+watch_in_background --json --events 3
+for id in second third; do
+  printf '{"id": "%s", "content": "two"}\n' "$id" >more.jsonl
+  run 0 ingest --dir watched --no-finalize more.jsonl
+done
+run 0 delete --dir watched first
+cat <&4 >out
+watch_ended 0 "a watch that has seen enough"
+silent err
+printed out '^\{"event": "commit", "generation": [0-9]+, "changed": \["second"\], "removed": \[\]\}$'
+printed out '"changed": \["third"\], "removed": \[\]\}$'
+printed out '"changed": \[\], "removed": \["first"\]\}$'
+[[ $(wc -l <out) -eq 3 ]] || fail "there were three commits"
+
+for signal in INT TERM; do
+  watch_in_background
+  run 0 ingest --dir watched --no-finalize first.jsonl
+  read -r line <&4
+  [[ $line =~ ^generation\ [0-9]+:\ changed\ 1,\ removed\ 0$ ]] \
+    || fail "watch printed: $line"
+  kill -"$signal" "$pid"
+  watch_ended 0 "an interrupted watch"
+done
+
+watch_in_background
+exec 4<&-
+run 0 ingest --dir watched --no-finalize first.jsonl
+watch_ended 6 "a watch that nobody reads"
+printed err '^callboard: io_failure: standard output '
+
+cat >session <<'END'
+{"op": "new", "dir": "watch-data", "namespace": "chunks", "dim": 32}
+{"op": "watch"}
+{"op": "next_event", "watch": 1}
+{"op": "upsert", "data": [["b", {"content": "red apple"}], ["a", {"content": "blue sky"}]]}
+{"op": "commit"}
+{"op": "next_event", "watch": 1, "timeout": 60}
+{"op": "delete", "ids": ["a"]}
+{"op": "commit"}
+{"op": "next_event", "watch": 1, "timeout": 6e1}
+{"op": "await_generation", "generation": 0}
+{"op": "await_generation", "generation": 1000000, "timeout": 0.01}
+{"op": "drop"}
+{"op": "next_event", "watch": 1, "timeout": 60}
+{"op": "next_event", "watch": 2}
+{"op": "next_event", "watch": "1"}
+{"op": "next_event"}
+{"op": "next_event", "watch": 1, "timeout": -1}
+{"op": "next_event", "watch": 1, "timeout": 601}
+{"op": "next_event", "watch": 1, "timeout": "1"}
+{"op": "await_generation"}
+{"op": "await_generation", "generation": -1}
+{"op": "await_generation", "generation": 1.5}
+{"op": "watch", "i": "B"}
+{"op": "unwatch", "watch": 1}
+{"op": "unwatch", "watch": 1}
+{"op": "watch"}
+{"op": "unwatch", "watch": 2}
+{"op": "new", "dir": "watch-data", "namespace": "chunks", "dim": 32}
+{"op": "next_event", "watch": 2}
+END
+"$callboard" messages <session >out 2>err
+status=$?
+[[ $status -eq 0 ]] || fail "a session that watches should end with status 0"
+answer 2 '^\{"r": \{"watch": 1, "generation": 0\}\}$'
+for line in 3 24 27 28; do answer "$line" '^\{"r": null\}$'; done
+answer 6 '^\{"r": \{"event": "commit", "generation": 1, "changed": \["b", "a"\], "removed": \[\]\}\}$'
+answer 9 '^\{"r": \{"event": "commit", "generation": 2, "changed": \[\], "removed": \["a"\]\}\}$'
+answer 10 '^\{"r": 2\}$'
+answer 11 '^\{"e": \{"code": "timed_out", '
+answer 13 '^\{"r": \{"event": "drop", "generation": [0-9]+, "changed": \[\], "removed": \[\]\}\}$'
+for line in {14..23} 25 29; do answer "$line" '^\{"e": \{"code": "invalid_argument", '; done
+answer 26 '^\{"r": \{"watch": 2, '
 
 echo "== interruption"
 mkfifo pipe

@@ -183,7 +183,7 @@ std::size_t open_files() {
 /// Waits until `holds`, as long as tests wait for what must happen.
 template <class Condition>
 bool eventually(Condition holds) {
-  auto give_up = std::chrono::steady_clock::now() + patience;
+  auto give_up = std::chrono::steady_clock::now() + long_wait;
   while (!holds()) {
     if (std::chrono::steady_clock::now() > give_up)
       return false;
@@ -209,8 +209,8 @@ private:
 held_lock hold_writer_lock(const fs::path& place) {
   auto home =
       need(posix_io().open_directory(private_path(place).string(), false));
-  return need(held_lock::acquire(*home, store_lock::writer,
-                                 lock_mode::exclusive, patience));
+  return need(held_lock::acquire(posix_io(), *home, store_lock::writer,
+                                 lock_mode::exclusive, long_wait));
 }
 
 std::ptrdiff_t locks_asked_for(const faulty_io& disk) {
@@ -986,7 +986,7 @@ TEST_CASE("a commit that waits for the lock holds up no other call and no "
           "[conformance][B96][B97]") {
   fixture test;
   auto wanted = test.first.options();
-  wanted.lock_timeout = patience;
+  wanted.lock_timeout = long_wait;
   auto handle = test.first.open(wanted);
   auto other = test.first.open(test.first.options("other"));
   commit_contents(handle, {"a"});

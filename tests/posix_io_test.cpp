@@ -1,10 +1,12 @@
 #include "core/io.hpp"
+#include "tests/support/child_process.hpp"
 #include "tests/support/scratch_directory.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
@@ -13,7 +15,6 @@
 #include <functional>
 #include <limits>
 #include <sched.h>
-#include <signal.h>
 #include <string>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -87,44 +88,6 @@ private:
   scratch_directory place_;
   std::string path_ = place_.path().string();
   std::unique_ptr<directory> directory_;
-};
-
-/// A child process that does `work` until it is killed.
-class child_process {
-public:
-  /// Returns after `work` returned true in the child; fails if it did not.
-  explicit child_process(const std::function<bool()>& work) {
-    int ends[2];
-    REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
-    id_ = ::fork();
-    if (id_ == 0) {
-      const char said = work() ? 'y' : 'n';
-      if (::write(ends[1], &said, 1) == 1)
-        for (;;)
-          ::pause();
-      ::_exit(1);
-    }
-    char answer = 'n';
-    const bool heard = id_ > 0 && ::read(ends[0], &answer, 1) == 1;
-    ::close(ends[0]);
-    ::close(ends[1]);
-    REQUIRE(heard);
-    REQUIRE(answer == 'y');
-  }
-  child_process(const child_process&) = delete;
-  child_process& operator=(const child_process&) = delete;
-  ~child_process() { kill(); }
-
-  void kill() {
-    if (id_ <= 0)
-      return;
-    ::kill(id_, SIGKILL);
-    ::waitpid(id_, nullptr, 0);
-    id_ = 0;
-  }
-
-private:
-  pid_t id_ = 0;
 };
 
 /// Does `work` with no more rights than anybody has. The kernel keeps rights
@@ -403,18 +366,185 @@ TEST_CASE("who waits for a lock gets it when it is released",
 TEST_CASE("a lock excludes other processes until its holder is killed",
           "[posix_io][lock]") {
   const scratch place;
-  std::unique_ptr<file> held;
-  child_process holder([&] {
-    auto opened = place->open_file("LOCK", open_mode::create);
-    if (!opened)
-      return false;
-    held = std::move(opened).value();
-    return held->lock(0, lock_mode::exclusive, 0ms).has_value();
+  child_process holder([&](const pipe_end& parent) {
+    auto held = place.open("LOCK");
+    need(held->lock(0, lock_mode::exclusive, 0ms));
+    return parent.say("locked") && parent.hears("end");
   });
+  REQUIRE(holder.hears("locked"));
   auto ours = place.open("LOCK");
   CHECK(code_of(ours->lock(0, lock_mode::exclusive, 0ms)) == errc::busy);
   holder.kill();
   need(ours->lock(0, lock_mode::exclusive, 0ms));
+}
+
+TEST_CASE("a lock is got by a process that waits for another one to release it",
+          "[posix_io][lock]") {
+  const scratch place;
+  auto ours = place.open("LOCK");
+  need(ours->lock(0, lock_mode::exclusive, 0ms));
+  child_process waiter([&](const pipe_end& parent) {
+    auto wanted = place.open("LOCK");
+    REQUIRE(code_of(wanted->lock(0, lock_mode::exclusive, 1ms)) == errc::busy);
+    return parent.say("waiting")
+           && wanted->lock(0, lock_mode::exclusive, 1h).has_value();
+  });
+  REQUIRE(waiter.hears("waiting"));
+  ours->unlock(0);
+  CHECK(waiter.wait() == child_process::succeeded);
+}
+
+TEST_CASE("all who want a lock again and again get it as often as they want",
+          "[posix_io][lock]") {
+  const scratch place;
+  std::array<std::thread, 4> many;
+  std::array<int, many.size()> taken{};
+  std::atomic<int> inside = 0;
+  std::atomic<bool> alone = true;
+  for (std::size_t i = 0; i < many.size(); ++i)
+    many[i] = std::thread([&, i, mine = place.open("LOCK")] {
+      while (taken[i] < 200 && mine->lock(0, lock_mode::exclusive, 1h)) {
+        if (++inside != 1)
+          alone = false;
+        --inside;
+        ++taken[i];
+        mine->unlock(0);
+      }
+    });
+  for (auto& each : many)
+    each.join();
+  CHECK(alone);
+  CHECK(std::count(taken.begin(), taken.end(), 200) == int{many.size()});
+}
+
+// -- Forks --------------------------------------------------------------------
+
+namespace {
+
+/// Makes a child that holds byte 0 of LOCK, and a child of that one which is
+/// forked when `fork_now` returns; kills the first. The second, an heir to
+/// all that the first had open, lives until `heir` is gone.
+void leave_to_an_heir(const scratch& place, child_process& heir) {
+  REQUIRE(heir.hears("locked"));
+  auto other = place.open("LOCK");
+  CHECK(code_of(other->lock(0, lock_mode::exclusive, 0ms)) == errc::busy);
+  heir.kill();
+  REQUIRE(heir.say("are you there?"));
+  REQUIRE(heir.hears("here is the heir"));
+  need(other->lock(0, lock_mode::exclusive, 0ms));
+}
+
+/// What the heir does, in a child of the child.
+void fork_heir(const pipe_end& parent) {
+  const auto id = ::fork();
+  if (id != 0) {
+    REQUIRE(id > 0);
+    return;
+  }
+  static_cast<void>(parent.hears("are you there?")
+                    && parent.say("here is the heir") && parent.hear());
+  ::_exit(0);
+}
+
+} // namespace
+
+TEST_CASE("a lock ends with its process even if a child of that lives on",
+          "[posix_io][lock][fork]") {
+  const scratch place;
+  const bool forks_first = GENERATE(false, true);
+  CAPTURE(forks_first);
+  child_process holder([&](const pipe_end& parent) -> bool {
+    auto held = place.open("LOCK");
+    if (forks_first)
+      fork_heir(parent);
+    need(held->lock(0, lock_mode::exclusive, 0ms));
+    if (!forks_first)
+      fork_heir(parent);
+    parent.say("locked");
+    for (;;)
+      ::pause();
+  });
+  leave_to_an_heir(place, holder);
+}
+
+TEST_CASE("a lock that is waited for while a child is forked ends with its "
+          "process",
+          "[posix_io][lock][fork]") {
+  const scratch place;
+  child_process holder([&](const pipe_end& parent) {
+    auto first = place.open("LOCK");
+    need(first->lock(0, lock_mode::exclusive, 0ms));
+    std::thread waiting([&] {
+      auto held = place.open("LOCK");
+      parent.say(held->lock(0, lock_mode::exclusive, 1h) ? "locked" : "failed");
+      for (;;)
+        ::pause();
+    });
+    fork_heir(parent);
+    first.reset();
+    waiting.join();
+    return false;
+  });
+  leave_to_an_heir(place, holder);
+}
+
+TEST_CASE("a child can do nothing with the files that it inherits, nor to them",
+          "[posix_io][lock][fork]") {
+  const scratch place;
+  auto ours = place.make("LOCK", "text");
+  need(ours->lock(0, lock_mode::exclusive, 0ms));
+  child_process child([&](const pipe_end&) {
+    std::array<std::byte, 4> buffer{};
+    REQUIRE(code_of(ours->read_at(0, buffer)) == errc::io_failure);
+    REQUIRE(code_of(ours->write_at(0, buffer)) == errc::io_failure);
+    REQUIRE(code_of(ours->truncate(0)) == errc::io_failure);
+    REQUIRE(code_of(ours->sync()) == errc::io_failure);
+    REQUIRE(code_of(ours->map(4, map_mode::shared)) == errc::io_failure);
+    REQUIRE(code_of(ours->lock(1, lock_mode::shared, 0ms)) == errc::io_failure);
+    ours->unlock(0);
+    // Its number is no other file's before it is closed.
+    auto fresh = place.open("LOCK");
+    REQUIRE(code_of(fresh->lock(0, lock_mode::exclusive, 0ms)) == errc::busy);
+    ours.reset();
+    REQUIRE(need(fresh->read_at(0, buffer)) == 4);
+    return code_of(fresh->lock(0, lock_mode::exclusive, 0ms)) == errc::busy;
+  });
+  CHECK(child.wait() == child_process::succeeded);
+  auto other = place.open("LOCK");
+  CHECK(code_of(other->lock(0, lock_mode::exclusive, 0ms)) == errc::busy);
+  CHECK(place.content("LOCK") == "text");
+  ours.reset();
+  need(other->lock(0, lock_mode::exclusive, 0ms));
+}
+
+TEST_CASE("a child does not get the number of an inherited file for another",
+          "[posix_io][fork]") {
+  const scratch place;
+  const auto ours = place.open("a");
+  const int number = descriptor_of(std::filesystem::canonical(place.path("a")));
+  REQUIRE(number > STDERR_FILENO);
+  child_process child([&](const pipe_end&) {
+    REQUIRE((::fcntl(number, F_GETFD) & FD_CLOEXEC) != 0);
+    place.open("b");
+    return descriptor_of(std::filesystem::canonical(place.path("a"))) == -1;
+  });
+  CHECK(child.wait() == child_process::succeeded);
+}
+
+TEST_CASE("a closed file's number means nothing to a later child",
+          "[posix_io][fork]") {
+  const scratch place;
+  int pair[2];
+  {
+    const auto closed = place.open("a");
+    const auto also_closed = place.open("b");
+  }
+  REQUIRE(::pipe2(pair, O_CLOEXEC) == 0);
+  child_process child(
+      [&](const pipe_end&) { return ::write(pair[1], "x", 1) == 1; });
+  CHECK(child.wait() == child_process::succeeded);
+  ::close(pair[0]);
+  ::close(pair[1]);
 }
 
 TEST_CASE("list names everything once, each time it is asked", "[posix_io]") {

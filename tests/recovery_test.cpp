@@ -341,7 +341,8 @@ TEST_CASE("A death during a checkpoint loses nothing") {
   what.prepare = make_store;
   what.act = [](process& mortal, const fs::path& place) {
     auto handle = mortal.open(options_for(place));
-    auto job = need(handle->begin_checkpoint(compaction::none));
+    auto job = need(
+        handle->begin_checkpoint(compaction::none, patience::lock_timeout));
     put(*handle, {{"between", 1}});
     need(job->write());
     need(handle->finish_checkpoint(std::move(job)));

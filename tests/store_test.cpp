@@ -1,3 +1,4 @@
+#include "core/bytes.hpp"
 #include "core/file_store.hpp"
 #include "core/index_file.hpp"
 #include "core/record.hpp"
@@ -6,6 +7,8 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include <atomic>
+#include <cstring>
 #include <fstream>
 #include <random>
 #include <sys/wait.h>
@@ -128,9 +131,9 @@ TEST_CASE("A commit that could not be read yet keeps the probe asking") {
     // Whose commit is under way holds the lock: its frame may not be durable.
     auto home = need(posix_io().open_directory(
         private_path(s.place.path()).string(), false));
-    auto writer =
-        need(held_lock::acquire(*home, store_lock::writer, lock_mode::exclusive,
-                                std::chrono::milliseconds(0)));
+    auto writer = need(held_lock::acquire(posix_io(), *home, store_lock::writer,
+                                          lock_mode::exclusive,
+                                          std::chrono::milliseconds(0)));
     CHECK(contents(*need(other->refresh())).empty());
   }
   CHECK(other->probe()->changed(other->view()->generation()));
@@ -266,9 +269,9 @@ TEST_CASE("Who cannot get the lock in time is told so, and nothing changes") {
   put(*s.handle, {{"a", 1}});
   auto home = need(
       posix_io().open_directory(private_path(s.place.path()).string(), false));
-  auto writer =
-      need(held_lock::acquire(*home, store_lock::writer, lock_mode::exclusive,
-                              std::chrono::milliseconds(0)));
+  auto writer = need(held_lock::acquire(posix_io(), *home, store_lock::writer,
+                                        lock_mode::exclusive,
+                                        std::chrono::milliseconds(0)));
   CHECK(failure_of(try_put(*s.handle, {{"a", 2}})).code == errc::busy);
   CHECK(failure_of(s.handle->checkpoint(compaction::none)).code == errc::busy);
   CHECK(failure_of(s.handle->drop()).code == errc::busy);
@@ -281,9 +284,9 @@ TEST_CASE("A store whose writer is at work can be opened and read") {
   need(s.handle->checkpoint(compaction::none));
   auto home = need(
       posix_io().open_directory(private_path(s.place.path()).string(), false));
-  auto writer = std::optional(
-      need(held_lock::acquire(*home, store_lock::writer, lock_mode::exclusive,
-                              std::chrono::milliseconds(0))));
+  auto writer = std::optional(need(
+      held_lock::acquire(posix_io(), *home, store_lock::writer,
+                         lock_mode::exclusive, std::chrono::milliseconds(0))));
   process elsewhere;
   auto other = elsewhere.open(s.options());
   CHECK(contents(*other) == versions{{"a", 1}});
@@ -308,9 +311,12 @@ TEST_CASE("A lock counts only on the file that is called LOCK") {
   put(*s.handle, {{"a", 1}});
   REQUIRE(replaced);
   replaced = false;
-  auto job = need(s.handle->begin_checkpoint(compaction::none));
+  auto job = need(
+      s.handle->begin_checkpoint(compaction::none, patience::lock_timeout));
   REQUIRE(replaced);
-  CHECK(failure_of(other->begin_checkpoint(compaction::none)).code
+  CHECK(failure_of(
+            other->begin_checkpoint(compaction::none, patience::lock_timeout))
+            .code
         == errc::busy);
 }
 
@@ -549,7 +555,8 @@ TEST_CASE("Commits may come between the steps of a checkpoint") {
   process elsewhere;
   auto other = elsewhere.open(s.options());
   put(*s.handle, many("a", 5));
-  auto job = need(s.handle->begin_checkpoint(compaction::none));
+  auto job = need(
+      s.handle->begin_checkpoint(compaction::none, patience::lock_timeout));
   put(*s.handle, {{"a1", 2}});
   put(*other, {{"b", 1}});
   need(job->write());
@@ -573,10 +580,15 @@ TEST_CASE("A second checkpoint at the same time is refused") {
   process elsewhere;
   auto other = elsewhere.open(s.options());
   put(*s.handle, many("a", 5));
-  auto job = need(s.handle->begin_checkpoint(compaction::none));
-  CHECK(failure_of(other->begin_checkpoint(compaction::none)).code
+  auto job = need(
+      s.handle->begin_checkpoint(compaction::none, patience::lock_timeout));
+  CHECK(failure_of(
+            other->begin_checkpoint(compaction::none, patience::lock_timeout))
+            .code
         == errc::busy);
-  CHECK(failure_of(s.handle->begin_checkpoint(compaction::none)).code
+  CHECK(failure_of(s.handle->begin_checkpoint(compaction::none,
+                                              patience::lock_timeout))
+            .code
         == errc::busy);
   CHECK(failure_of(other->drop()).code == errc::busy);
   CHECK(failure_of(s.handle->finish_checkpoint(std::move(job))).code
@@ -592,7 +604,8 @@ TEST_CASE("Checkpoints that are given up lose nothing and leave no debris") {
     const versions change = {{"row" + std::to_string(i % 10), i}};
     put(*s.handle, change);
     expected = changed(expected, change);
-    auto job = need(s.handle->begin_checkpoint(compaction::none));
+    auto job = need(
+        s.handle->begin_checkpoint(compaction::none, patience::lock_timeout));
     if (i % 3 == 0)
       need(job->write());
   }
@@ -608,6 +621,209 @@ TEST_CASE("Checkpoints that are given up lose nothing and leave no debris") {
   std::erase_if(found,
                 [](const auto& name) { return name.starts_with("log-"); });
   CHECK(found == names);
+}
+
+TEST_CASE("Who has no patience leaves a checkpoint to who is at it") {
+  one_store s;
+  process elsewhere;
+  auto options = s.options();
+  options.lock_timeout = std::chrono::hours(1);
+  auto other = elsewhere.open(options);
+  put(*s.handle, many("a", 5));
+  auto job = need(
+      s.handle->begin_checkpoint(compaction::none, patience::lock_timeout));
+  CHECK(
+      failure_of(other->begin_checkpoint(compaction::none, patience::none)).code
+      == errc::busy);
+  need(job->write());
+  need(s.handle->finish_checkpoint(std::move(job)));
+  put(*other, {{"b", 1}});
+  job = need(other->begin_checkpoint(compaction::none, patience::none));
+  need(job->write());
+  need(other->finish_checkpoint(std::move(job)));
+  CHECK(read_published(s.place.path()).rows
+        == changed(many("a", 5), {{"b", 1}}));
+}
+
+namespace {
+
+/// Hands out notices that keep the newest base.
+class base_noting_board final : public test_board {
+public:
+  std::shared_ptr<store_notices> attach(const store_address& address) override {
+    return std::make_shared<notices>(test_board::attach(address), epoch);
+  }
+
+  std::atomic<std::uint64_t> epoch = 0;
+
+private:
+  class notices final : public store_notices {
+  public:
+    notices(std::shared_ptr<store_notices> inner,
+            std::atomic<std::uint64_t>& epoch)
+        : inner_(std::move(inner)), epoch_(epoch) {}
+    std::uint64_t durable_sequence() const noexcept override {
+      return inner_->durable_sequence();
+    }
+    void announce(std::uint64_t sequence) noexcept override {
+      inner_->announce(sequence);
+    }
+    std::optional<std::uint64_t> poisoned_from() const noexcept override {
+      return inner_->poisoned_from();
+    }
+    void poison(std::uint64_t sequence) noexcept override {
+      inner_->poison(sequence);
+    }
+    void clear_poison() noexcept override { inner_->clear_poison(); }
+    void note_base_epoch(std::uint64_t noted) noexcept override {
+      epoch_ = noted;
+    }
+    bool covers_all_processes() const noexcept override {
+      return inner_->covers_all_processes();
+    }
+
+  private:
+    std::shared_ptr<store_notices> inner_;
+    std::atomic<std::uint64_t>& epoch_;
+  };
+};
+
+} // namespace
+
+TEST_CASE("The board is told of each new base") {
+  quick_directory place;
+  base_noting_board board;
+  faulty_io disk;
+  auto handle = need(store::open(disk, board, options_for(place.path())));
+  put(*handle, many("a", 3));
+  need(handle->checkpoint(compaction::none));
+  const auto first = handle->stats().base_epoch;
+  CHECK(board.epoch == first);
+  need(handle->drop());
+  CHECK(board.epoch == handle->stats().base_epoch);
+  CHECK(handle->stats().base_epoch > first);
+}
+
+TEST_CASE("The name of a file of ours has one form") {
+  CHECK(epoch_in("base-7.index", "base-", ".index") == 7);
+  CHECK(epoch_in("log-0", "log-", "") == 0);
+  CHECK(epoch_in("log-18446744073709551615", "log-", "") == ~std::uint64_t{0});
+  for (const std::string_view name :
+       {"base-07.index", "base-+7.index", "base--7.index", "base- 7.index",
+        "base-.index", "base-7.index ", "base-7.indexes", "base-7x.index",
+        "xbase-7.index", "base-7.meta", "base-7", "base-.index7",
+        "base-18446744073709551616.index", ""}) {
+    CAPTURE(name);
+    CHECK_FALSE(epoch_in(name, "base-", ".index").has_value());
+  }
+  CHECK_FALSE(epoch_in("ab", "ab", "b").has_value());
+}
+
+TEST_CASE("What others put into the private directory stays there") {
+  one_store s;
+  const std::set<std::string> theirs = {"base-1.index.bak",
+                                        "base-01.index",
+                                        "base-1",
+                                        "base-1.index.tmp",
+                                        "base-x.meta",
+                                        "base-1.catalog.tmp.x",
+                                        "log-1.txt",
+                                        "log-01",
+                                        "log-1.salvaged-x",
+                                        "log-x.salvaged-1",
+                                        "log-",
+                                        "foreign-notes",
+                                        "foreign-1.txt",
+                                        "foreign-1.index~",
+                                        "MANIFEST.tmp.old",
+                                        "notes.tmp",
+                                        "unembedded.bak",
+                                        "base-1.catalog.tmp.",
+                                        "base-01.catalog.tmp.1"};
+  const std::set<std::string> debris = {
+      "base-999.index", "base-999.meta",  "base-999.catalog",     "log-999",
+      "MANIFEST.tmp",   "unembedded.tmp", "base-1.catalog.tmp.77"};
+  const std::set<std::string> kept = {"foreign-1.index", "foreign-1.meta",
+                                      "log-1.salvaged-64", "unembedded"};
+  for (const auto* names : {&theirs, &debris, &kept})
+    for (const auto& name : *names)
+      write_file(private_path(s.place.path(), name), "");
+  const auto there = [&](const std::set<std::string>& names) {
+    const auto all = private_files(s.place.path());
+    return std::count_if(names.begin(), names.end(),
+                         [&](const auto& name) { return all.contains(name); });
+  };
+  put(*s.handle, {{"a", 1}});
+  CHECK(there({"unembedded"}) == 0); // nothing is waiting in it
+  write_file(private_path(s.place.path(), "unembedded"), "");
+  need(s.handle->checkpoint(compaction::none));
+  CHECK(there(theirs) == std::ssize(theirs));
+  CHECK(there(debris) == 0);
+  CHECK(there(kept) == std::ssize(kept));
+  need(s.handle->drop());
+  CHECK(there(theirs) == std::ssize(theirs));
+  CHECK(there(kept) == 0);
+}
+
+TEST_CASE("A MANIFEST of another version is refused, and nothing is touched") {
+  one_store s;
+  put(*s.handle, {{"a", 1}});
+  s.handle.reset();
+  const auto path = private_path(s.place.path(), "MANIFEST");
+  auto text = read_file(path);
+  const bool is_old = GENERATE(true, false);
+  text[8] = is_old ? 1 : 3;
+  if (is_old)
+    text.resize(160); // the least that version 1 had
+  const auto body = std::string_view(text).substr(0, text.size() - 8);
+  const auto sum = checksum(as_bytes(body));
+  std::memcpy(text.data() + body.size(), &sum, sizeof(sum));
+  write_file(path, text);
+  const auto before = all_files(s.place.path());
+  const auto reason = failure_of(s.here.try_open(s.options()));
+  CHECK(reason.code == errc::unsupported_format);
+  CHECK(contains(reason.message, path.string()));
+  CHECK(contains(reason.message, is_old ? "version 1" : "version 3"));
+  CHECK(all_files(s.place.path()) == before);
+}
+
+TEST_CASE("Verifying goes on with what another process's checkpoint leaves") {
+  one_store s;
+  process elsewhere;
+  auto other = elsewhere.open(s.options());
+  put(*other, many("a", 3));
+  need(s.handle->refresh());
+  const std::string reached = GENERATE("log-1", "faiss_index_chunks.index");
+  bool is_done = false;
+  s.here.disk.set_hook([&](const operation& each) {
+    const bool is_read = each.kind == operation_kind::open_file
+                         || each.kind == operation_kind::status;
+    if (is_read && !is_done && each.path.ends_with("/" + reached)) {
+      is_done = true;
+      need(other->checkpoint(compaction::none));
+      put(*other, {{"b", 1}});
+    }
+    return fault::none();
+  });
+  need(s.handle->verify());
+  CHECK(is_done);
+  s.here.disk.set_hook({});
+  CHECK(contents(*need(s.handle->refresh())).size() == 4);
+}
+
+TEST_CASE(
+    "Who opens while a writer is at work misses its last commit at most") {
+  one_store s;
+  put(*s.handle, {{"a", 1}});
+  put(*s.handle, {{"b", 1}});
+  put(*s.handle, {{"c", 1}});
+  auto home = need(
+      posix_io().open_directory(private_path(s.place.path()).string(), false));
+  auto writing = need(held_lock::acquire(posix_io(), *home, store_lock::writer,
+                                         lock_mode::exclusive,
+                                         std::chrono::milliseconds(0)));
+  process elsewhere; // with a board that tells nothing
+  CHECK(contents(*elsewhere.open(s.options())) == versions{{"a", 1}, {"b", 1}});
 }
 
 TEST_CASE("A log is due for folding when it has outgrown the base") {
@@ -724,7 +940,7 @@ void watched_checkpoint(process& owner, const fs::path& place, store& handle,
                         const versions& after) {
   for (int step = 0; step < 4; ++step) {
     publication_watch watch(owner, place);
-    auto job = need(handle.begin_checkpoint(how));
+    auto job = need(handle.begin_checkpoint(how, patience::lock_timeout));
     need(job->write());
     need(handle.finish_checkpoint(std::move(job)));
     watch.check(step == 0 ? before : after, after);
@@ -857,6 +1073,315 @@ TEST_CASE("Random histories keep readers and handles right") {
   }
   need(s.handle->verify());
   CHECK(reopened(s.place.path()) == expected);
+}
+
+// -- Slow readers of the published pair ---------------------------------------
+
+namespace {
+
+constexpr std::int64_t reader_grace = 60;
+
+/// A store that takes readers to need up to a minute between their two reads,
+/// at a time of the test's choice, and all that was ever published of it.
+struct watched_store {
+  watched_store() {
+    set_clock(1'000'000);
+    handle = here.open(options());
+    watch(here);
+  }
+
+  store_options options() const {
+    auto out = options_for(place.path());
+    out.reader_grace = std::chrono::seconds(reader_grace);
+    return out;
+  }
+
+  void set_clock(std::int64_t seconds) {
+    look();
+    clock = seconds;
+    here.disk.set_wall_clock(seconds);
+    look();
+  }
+
+  /// From now on nothing that `owner` publishes is missed. Its renames fail
+  /// after `renames` more.
+  void watch(process& owner, int renames = 1'000'000) {
+    owner.disk.set_hook([this, renames](const operation& each) mutable {
+      look();
+      if (each.kind == operation_kind::rename && --renames < 0)
+        return fault::fail(errc::no_space);
+      return fault::none();
+    });
+  }
+
+  void look() {
+    if (!fs::exists(index_path(place.path()))
+        || !fs::exists(meta_path(place.path())))
+      return;
+    auto index = read_file(index_path(place.path()));
+    auto meta = read_file(meta_path(place.path()));
+    if (states.empty() || states.back().index != index
+        || states.back().meta != meta)
+      states.push_back({std::move(index), std::move(meta), clock, clock});
+    states.back().last = clock;
+  }
+
+  /// That nobody who loaded the index at any moment and the meta file less
+  /// than the grace period later saw a text with another row's vector.
+  void check_slow_readers() {
+    look();
+    for (std::size_t i = 0; i < states.size(); ++i)
+      for (std::size_t j = i; j < states.size(); ++j)
+        if (i == j || states[j].first - states[i].last < reader_grace)
+          read_published(states[i].index, states[j].meta,
+                         strictness::between_steps);
+  }
+
+  published_rows published() const { return read_published(place.path()); }
+
+  struct state {
+    std::string index;
+    std::string meta;
+    std::int64_t first;
+    std::int64_t last;
+  };
+
+  quick_directory place;
+  process here;
+  std::int64_t clock = 0;
+  std::vector<state> states;
+  std::unique_ptr<store> handle;
+};
+
+/// Ten rows; then the first three are gone, and copies fill their places.
+void publish_copies(watched_store& s) {
+  put(*s.handle, many("a", 10));
+  need(s.handle->checkpoint(compaction::none));
+  take_out(*s.handle, {"a0", "a1", "a2"});
+  need(s.handle->checkpoint(compaction::none));
+  need(s.handle->checkpoint(compaction::forced));
+}
+
+} // namespace
+
+TEST_CASE("No reader within the grace period sees another row's vector") {
+  const auto seed = static_cast<unsigned>(std::random_device()());
+  INFO("seed " << seed);
+  std::mt19937 random(seed);
+  auto below = [&](int n) { return static_cast<int>(random() % unsigned(n)); };
+  watched_store s;
+  process elsewhere;
+  versions expected;
+  const auto some_rows = [&] {
+    return std::vector<std::string>{"row" + std::to_string(below(16)),
+                                    "row" + std::to_string(below(16))};
+  };
+  for (int step = 0; step < 250; ++step) {
+    s.set_clock(s.clock + below(3) * below(45));
+    elsewhere.disk.set_wall_clock(s.clock);
+    if (below(20) == 0)
+      s.handle = (below(2) == 0 ? s.here : elsewhere).open(s.options());
+    const auto what = below(20);
+    if (what < 5) {
+      for (const auto& id : some_rows())
+        expected[id] = step;
+      put(*s.handle, expected);
+    } else if (what < 8) {
+      const auto ids = some_rows();
+      take_out(*s.handle, ids);
+      expected = without(expected, ids);
+    } else {
+      // One of four dies on the way.
+      const auto renames = below(4) == 0 ? below(4) : 1'000'000;
+      s.watch(s.here, renames);
+      s.watch(elsewhere, renames);
+      const auto done = what == 8 ? s.handle->drop()
+                                  : s.handle->checkpoint(compaction::forced);
+      s.watch(s.here);
+      s.watch(elsewhere);
+      const auto found = contents(*need(s.handle->refresh()));
+      if (what == 8 && (done || found.empty()))
+        expected.clear();
+    }
+    REQUIRE(contents(*need(s.handle->refresh())) == expected);
+  }
+  s.check_slow_readers();
+  need(s.handle->checkpoint(compaction::none));
+  CHECK(s.published().rows == expected);
+  need(s.handle->verify());
+  CHECK(reopened(s.place.path()) == expected);
+}
+
+TEST_CASE("Numbers that a relocation frees rest for the grace period") {
+  watched_store s;
+  publish_copies(s);
+  s.set_clock(s.clock + reader_grace);
+  need(s.handle->checkpoint(compaction::automatic)); // moves
+  REQUIRE(s.published().total == 7);
+  SECTION("and are passed over until then") {
+    s.set_clock(s.clock + reader_grace - 1);
+    put(*s.handle, {{"new", 1}});
+    need(s.handle->checkpoint(compaction::none));
+    CHECK(s.published().numbers.at("new") == 10);
+    CHECK(s.published().total == 11);
+    CHECK(s.handle->stats().hole_rows == 3);
+    CHECK(contents(*s.handle)
+          == changed(without(many("a", 10), {"a0", "a1", "a2"}), {{"new", 1}}));
+    need(s.handle->verify());
+    // The holes are filled as all others are.
+    for (int step = 0; step < 3; ++step) {
+      need(s.handle->checkpoint(compaction::forced));
+      s.set_clock(s.clock + reader_grace);
+    }
+    CHECK(s.published().total == 8);
+    CHECK(s.handle->stats().hole_rows == 0);
+  }
+  SECTION("and are used again after it") {
+    s.set_clock(s.clock + reader_grace);
+    put(*s.handle, {{"new", 1}});
+    need(s.handle->checkpoint(compaction::none));
+    CHECK(s.published().numbers.at("new") == 7);
+    CHECK(s.published().total == 8);
+  }
+  SECTION("and longer if there is another one") {
+    put(*s.handle, {{"b", 1}, {"c", 1}});
+    need(s.handle->checkpoint(compaction::none));
+    need(s.handle->checkpoint(compaction::forced)); // copies
+    s.set_clock(s.clock + reader_grace);
+    need(s.handle->checkpoint(compaction::automatic)); // moves
+    REQUIRE(s.published().total == 9);
+    put(*s.handle, {{"new", 1}});
+    need(s.handle->checkpoint(compaction::none));
+    CHECK(s.published().numbers.at("new") == 12);
+  }
+  s.check_slow_readers();
+}
+
+TEST_CASE("Planned moves do not wait for a clock that went backwards") {
+  watched_store s;
+  publish_copies(s);
+  s.set_clock(s.clock - 500'000);
+  put(*s.handle, {{"b", 1}});
+  need(s.handle->checkpoint(compaction::automatic));
+  s.set_clock(s.clock + reader_grace - 1);
+  need(s.handle->checkpoint(compaction::automatic));
+  CHECK(s.published().numbers.at("a9") == 9);
+  s.set_clock(s.clock + 1);
+  need(s.handle->checkpoint(compaction::automatic));
+  CHECK(s.published().numbers.at("a9") == 0);
+}
+
+TEST_CASE("Numbers of before a drop rest for the grace period") {
+  watched_store s;
+  put(*s.handle, many("a", 10));
+  need(s.handle->checkpoint(compaction::none));
+  need(s.handle->drop());
+  CHECK(s.published().total == 0);
+  SECTION("and are passed over until then") {
+    s.set_clock(s.clock + reader_grace - 1);
+    put(*s.handle, {{"new", 1}});
+    need(s.handle->checkpoint(compaction::none));
+    CHECK(s.published().numbers.at("new") == 10);
+    need(s.handle->drop());
+    put(*s.handle, {{"newer", 1}});
+    need(s.handle->checkpoint(compaction::none));
+    CHECK(s.published().numbers.at("newer") == 11);
+    s.check_slow_readers();
+  }
+  SECTION("and are used again after it") {
+    s.set_clock(s.clock + reader_grace);
+    put(*s.handle, {{"new", 1}});
+    need(s.handle->checkpoint(compaction::none));
+    CHECK(s.published().numbers.at("new") == 0);
+    s.check_slow_readers();
+  }
+  SECTION("and for one more where the clock went backwards") {
+    s.set_clock(s.clock - 500'000);
+    put(*s.handle, {{"short-lived", 1}});
+    take_out(*s.handle, {"short-lived"});
+    need(s.handle->checkpoint(compaction::none));
+    SECTION("but not yet over") {
+      s.set_clock(s.clock + reader_grace - 1);
+      put(*s.handle, {{"new", 1}});
+      need(s.handle->checkpoint(compaction::none));
+      CHECK(s.published().numbers.at("new") == 10);
+    }
+    SECTION("and over") {
+      s.set_clock(s.clock + reader_grace);
+      put(*s.handle, {{"new", 1}});
+      need(s.handle->checkpoint(compaction::none));
+      CHECK(s.published().numbers.at("new") == 0);
+    }
+  }
+  SECTION("also when a foreign pair was dropped") {
+    write_foreign_pair(s.place.path(), many("theirs", 15));
+    need(s.handle->drop());
+    put(*s.handle, {{"new", 1}});
+    need(s.handle->checkpoint(compaction::none));
+    CHECK(s.published().numbers.at("new") == 15);
+  }
+}
+
+TEST_CASE("The grace period begins when a base is published, however late") {
+  watched_store s;
+  put(*s.handle, many("a", 10));
+  need(s.handle->checkpoint(compaction::none));
+  take_out(*s.handle, {"a0", "a1", "a2"});
+  need(s.handle->checkpoint(compaction::none));
+  // Renames: MANIFEST twice, then the published files.
+  s.watch(s.here, 2);
+  CHECK(failure_of(s.handle->checkpoint(compaction::forced)).code
+        == errc::no_space);
+  s.watch(s.here);
+  s.set_clock(s.clock + 2 * reader_grace);
+  need(s.handle->checkpoint(compaction::forced)); // publishes the copies
+  CHECK(s.published().total == 10);
+
+  s.set_clock(s.clock + reader_grace);
+  s.watch(s.here, 2);
+  CHECK(failure_of(s.handle->checkpoint(compaction::forced)).code
+        == errc::no_space);
+  s.watch(s.here);
+  CHECK(s.published().total == 10);
+  s.set_clock(s.clock + 2 * reader_grace);
+  put(*s.handle, {{"new", 1}});
+  SECTION("by the same handle") {
+    need(s.handle->checkpoint(compaction::none)); // publishes the moves first
+    CHECK(s.published().numbers.at("new") == 10);
+  }
+  SECTION("by another process") {
+    s.handle = s.here.open(s.options());
+    CHECK(s.published().total == 7);
+    need(s.handle->checkpoint(compaction::none));
+    CHECK(s.published().numbers.at("new") == 10);
+  }
+  SECTION("because of a failed sync") {
+    s.here.disk.fail_from(operation_kind::sync_data, errc::io_failure);
+    CHECK(failure_of(try_put(*s.handle, {{"lost", 1}})).code == errc::broken);
+    s.watch(s.here);
+    s.handle = s.here.open(s.options());
+    CHECK(s.published().numbers.at("new") == 10);
+  }
+  SECTION("because of a drop") {
+    need(s.handle->drop());
+    put(*s.handle, {{"new", 1}});
+    need(s.handle->checkpoint(compaction::none));
+    CHECK(s.published().numbers.at("new") == 10);
+  }
+  s.check_slow_readers();
+}
+
+TEST_CASE("Rows added to another writer's pair have numbers of their own") {
+  watched_store s;
+  put(*s.handle, many("a", 10));
+  need(s.handle->checkpoint(compaction::none));
+  put(*s.handle, {{"mine", 1}});
+  write_foreign_pair(s.place.path(), many("theirs", 3));
+  need(s.handle->checkpoint(compaction::none));
+  CHECK(s.published().rows == changed(many("theirs", 3), {{"mine", 1}}));
+  CHECK(s.published().numbers.at("theirs2") == 2);
+  CHECK(s.published().numbers.at("mine") == 10);
+  need(s.handle->verify());
 }
 
 // -- Drops --------------------------------------------------------------------
@@ -1401,27 +1926,45 @@ TEST_CASE("The published files keep their permissions, others are private") {
       CHECK(mode_of(private_path(s.place.path(), name)) == 0600);
 }
 
+namespace {
+
+/// What LightRAG leaves that died before it wrote the index: of all records
+/// only the first, "Whole", has a vector.
+void write_pair_without_vectors(const fs::path& place, versions rows,
+                                int whole_version = 1) {
+  rows["Whole"] = whole_version;
+  write_foreign_pair(place, rows);
+  const auto header = encode_index_header({store_dimension, 1});
+  const auto index = read_file(index_path(place));
+  const auto vector_bytes = store_dimension * sizeof(float);
+  fs::remove(index_path(place));
+  write_file(
+      index_path(place),
+      std::string(reinterpret_cast<const char*>(header.data()), header.size())
+          + index.substr(index_header_bytes, vector_bytes));
+}
+
+std::vector<std::string> taken_to_embed(store& handle) {
+  std::vector<std::string> ids;
+  for (const auto& each : handle.take_records_to_embed())
+    ids.push_back(each.id);
+  return ids;
+}
+
+using names = std::vector<std::string>;
+
+} // namespace
+
 TEST_CASE("Records without a vector wait until they were committed") {
   quick_directory place;
-  write_foreign_pair(place.path(), many("a", 3));
-  // LightRAG died before it wrote the index: one record has no vector there.
-  std::ofstream(index_path(place.path()), std::ios::trunc | std::ios::binary)
-      .write(reinterpret_cast<const char*>(
-                 encode_index_header({store_dimension, 0}).data()),
-             index_header_bytes);
-  const auto waiting = [](store& handle) {
-    std::vector<std::string> ids;
-    for (const auto& each : handle.take_records_to_embed())
-      ids.push_back(each.id);
-    return ids;
-  };
-  const std::vector<std::string> all = {"a0", "a1", "a2"};
+  write_pair_without_vectors(place.path(), many("a", 4));
+  const auto waiting = private_path(place.path(), unembedded_name);
   {
     process dies_early;
     auto handle = dies_early.open(options_for(place.path()));
-    CHECK(handle->report().import.records_to_embed == 3);
-    CHECK(waiting(*handle) == all);
-    CHECK(waiting(*handle).empty());
+    CHECK(handle->report().import.records_to_embed == 4);
+    CHECK(taken_to_embed(*handle) == names{"a0", "a1", "a2", "a3"});
+    CHECK(taken_to_embed(*handle).empty());
   }
   {
     process embeds_one_elsewhere;
@@ -1429,11 +1972,82 @@ TEST_CASE("Records without a vector wait until they were committed") {
     put(*handle, {{"a1", 1}});
   }
   {
+    process fails_to_embed_some;
+    auto handle = fails_to_embed_some.open(options_for(place.path()));
+    CHECK(taken_to_embed(*handle) == names{"a0", "a2", "a3"});
+    put(*handle, {{"a0", 1}});
+    put(*handle, {{"other", 1}});
+    CHECK(fs::exists(waiting));
+  }
+  {
+    process removes_one;
+    auto handle = removes_one.open(options_for(place.path()));
+    take_out(*handle, {"a0", "a3", "other"});
+  }
+  {
     process embeds_the_rest;
     auto handle = embeds_the_rest.open(options_for(place.path()));
-    CHECK(waiting(*handle) == std::vector<std::string>{"a0", "a2"});
-    put(*handle, {{"a0", 1}, {"a2", 1}});
-    CHECK_FALSE(fs::exists(private_path(place.path(), unembedded_name)));
+    CHECK(taken_to_embed(*handle) == names{"a2"});
+    const auto lines = read_file(waiting);
+    put(*handle, {{"a2", 1}});
+    CHECK_FALSE(fs::exists(waiting));
+    // As if it had died before the file was gone.
+    write_file(waiting, lines);
+    put(*handle, {{"a1", 1}});
+    CHECK_FALSE(fs::exists(waiting));
   }
-  CHECK(reopened(place.path()) == many("a", 3));
+  CHECK(reopened(place.path()) == versions{{"Whole", 1}, {"a1", 1}, {"a2", 1}});
+}
+
+TEST_CASE("A commit that a drop overtook does not end the waiting of records") {
+  quick_directory place;
+  process here;
+  auto handle = here.open(options_for(place.path()));
+  need(handle->drop());
+  write_pair_without_vectors(place.path(), many("a", 2));
+  handle = here.open(options_for(place.path()));
+  const std::vector<commit_operation> late = {upsert("a0", 1, 0),
+                                              upsert("b", 1, 1)};
+  CHECK(need(handle->commit(late)).discarded == 1);
+  handle = here.open(options_for(place.path()));
+  CHECK(taken_to_embed(*handle) == names{"a0", "a1"});
+}
+
+TEST_CASE("Records go on waiting while another pair is taken over") {
+  quick_directory place;
+  process here;
+  write_pair_without_vectors(place.path(), many("a", 2));
+  auto handle = here.open(options_for(place.path()));
+  CHECK(taken_to_embed(*handle) == names{"a0", "a1"});
+  write_pair_without_vectors(place.path(), {{"a1", 2}, {"b", 1}}, 2);
+  need(handle->checkpoint(compaction::none));
+  CHECK(taken_to_embed(*handle) == names{"a1", "b"});
+  handle = here.open(options_for(place.path()));
+  const auto waiting = handle->take_records_to_embed();
+  REQUIRE(waiting.size() == 3);
+  CHECK(waiting[0].id == "a0");
+  CHECK(waiting[1].id == "a1");
+  CHECK(contains(waiting[1].record, "version 2"));
+  CHECK(waiting[2].id == "b");
+}
+
+TEST_CASE("Records that wait are gone with a drop, even an interrupted one") {
+  quick_directory place;
+  write_pair_without_vectors(place.path(), many("a", 2));
+  process here;
+  auto handle = here.open(options_for(place.path()));
+  const bool interrupted = GENERATE(true, false);
+  if (interrupted) {
+    here.disk.set_hook(failing(operation_kind::create_file, ".index",
+                               fault::fail(errc::no_space)));
+    CHECK(failure_of(handle->drop()).code == errc::no_space);
+    here.disk.set_hook({});
+    handle = here.open(options_for(place.path()));
+  } else {
+    need(handle->drop());
+  }
+  CHECK(taken_to_embed(*handle).empty());
+  CHECK_FALSE(fs::exists(private_path(place.path(), unembedded_name)));
+  for (const auto& name : private_files(place.path()))
+    CHECK_FALSE(name.starts_with("foreign-"));
 }

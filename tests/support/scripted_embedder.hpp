@@ -21,7 +21,7 @@ namespace callboard::test {
 inline constexpr std::size_t test_dimension = 4;
 
 /// How long tests wait for what must happen; never for what must not.
-inline constexpr auto patience = std::chrono::seconds(60);
+inline constexpr auto long_wait = std::chrono::seconds(60);
 
 /// A vector that depends on `text` alone; not normalized.
 inline std::vector<float> vector_of(std::string_view text) {
@@ -84,7 +84,7 @@ public:
   /// Waits until `count` calls have begun.
   void wait_for_calls(std::size_t count) {
     std::unique_lock lock(mutex_);
-    REQUIRE(changed_.wait_for(lock, patience,
+    REQUIRE(changed_.wait_for(lock, long_wait,
                               [&] { return calls_.size() >= count; }));
   }
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -253,17 +254,37 @@ fs::path private_path(const fs::path& place, std::string_view name) {
   return name.empty() ? home : home / name;
 }
 
+struct test_board::announcement_count {
+  void add() {
+    const std::lock_guard guard(mutex);
+    ++value;
+    changed.notify_all();
+  }
+
+  std::mutex mutex;
+  std::condition_variable changed;
+  // Protected by mutex:
+  std::uint64_t value = 0;
+  bool interrupted = false;
+};
+
 class test_board::notices final : public store_notices {
 public:
-  explicit notices(bool covers_all) : covers_all_(covers_all) {}
+  notices(bool covers_all, std::shared_ptr<announcement_count> count)
+      : covers_all_(covers_all), count_(std::move(count)) {}
 
   std::uint64_t durable_sequence() const noexcept override {
     const std::lock_guard guard(mutex_);
     return durable_;
   }
   void announce(std::uint64_t sequence) noexcept override {
-    const std::lock_guard guard(mutex_);
-    durable_ = std::max(durable_, sequence);
+    {
+      const std::lock_guard guard(mutex_);
+      if (durable_ >= sequence)
+        return;
+      durable_ = sequence;
+    }
+    count_->add();
   }
   std::optional<std::uint64_t> poisoned_from() const noexcept override {
     const std::lock_guard guard(mutex_);
@@ -277,22 +298,47 @@ public:
     const std::lock_guard guard(mutex_);
     poisoned_.reset();
   }
+  void note_base_epoch(std::uint64_t) noexcept override {}
   bool covers_all_processes() const noexcept override { return covers_all_; }
 
 private:
   const bool covers_all_;
+  const std::shared_ptr<announcement_count> count_;
   mutable std::mutex mutex_;
   // Protected by mutex_:
   std::uint64_t durable_ = 0;
   std::optional<std::uint64_t> poisoned_;
 };
 
-std::shared_ptr<store_notices> test_board::attach(const store_id& id) {
+test_board::test_board(bool covers_all)
+    : covers_all_(covers_all), count_(std::make_shared<announcement_count>()) {}
+
+std::shared_ptr<store_notices>
+test_board::attach(const store_address& address) {
   const std::lock_guard guard(mutex_);
-  auto& found = notices_[id];
+  auto& found = notices_[address.id];
   if (!found)
-    found = std::make_shared<notices>(covers_all_);
+    found = std::make_shared<notices>(covers_all_, count_);
   return found;
+}
+
+std::uint64_t test_board::announcements() const noexcept {
+  const std::lock_guard guard(count_->mutex);
+  return count_->value;
+}
+
+void test_board::wait(std::uint64_t seen, std::chrono::milliseconds timeout) {
+  std::unique_lock guard(count_->mutex);
+  count_->changed.wait_for(guard, timeout, [&] {
+    return count_->value != seen || count_->interrupted;
+  });
+  count_->interrupted = false;
+}
+
+void test_board::interrupt() noexcept {
+  const std::lock_guard guard(count_->mutex);
+  count_->interrupted = true;
+  count_->changed.notify_all();
 }
 
 store_options options_for(const fs::path& place) {

@@ -4,6 +4,7 @@
 #include "tests/support/faulty_io.hpp"
 #include "tests/support/scratch_directory.hpp"
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <initializer_list>
@@ -95,13 +96,21 @@ std::filesystem::path private_path(const std::filesystem::path& place,
 /// Notices in plain memory, one set for each store.
 class test_board : public notice_board {
 public:
-  explicit test_board(bool covers_all = false) : covers_all_(covers_all) {}
-  std::shared_ptr<store_notices> attach(const store_id& id) override;
+  explicit test_board(bool covers_all = false);
+  std::shared_ptr<store_notices> attach(const store_address& address) override;
+  std::uint64_t announcements() const noexcept override;
+  void wait(std::uint64_t seen, std::chrono::milliseconds timeout) override;
+  void interrupt() noexcept override;
 
 private:
+  struct announcement_count;
   class notices;
+
   bool covers_all_;
+  /// Shared with the notices, which may live longer.
+  std::shared_ptr<announcement_count> count_;
   std::mutex mutex_;
+  // Protected by mutex_:
   std::map<store_id, std::shared_ptr<store_notices>> notices_;
 };
 

@@ -2,10 +2,12 @@
 
 #include "core/store.hpp"
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 namespace callboard::test {
 
@@ -17,7 +19,13 @@ struct store_script {
   std::function<std::optional<failure>()> on_begin_checkpoint;
   std::function<std::optional<failure>()> on_drop;
   bool checkpoint_is_due = false;
+  /// Taken with the store's own.
+  std::vector<commit_event> more_events;
 
+  bool keeps_events = false;
+  /// Of each call of `keep_events`.
+  std::vector<std::uint64_t> kept_after;
+  std::vector<callboard::patience> checkpoint_waits;
   int opened = 0;
   int commits = 0;
   int checkpoints = 0;
@@ -44,6 +52,21 @@ public:
     CALLBOARD_TRY(ask(script_->on_refresh));
     return inner_->refresh();
   }
+  void keep_events(std::uint64_t after) override {
+    script_->keeps_events = true;
+    script_->kept_after.push_back(after);
+    inner_->keep_events(after);
+  }
+  void keep_no_events() override {
+    script_->keeps_events = false;
+    inner_->keep_no_events();
+  }
+  std::vector<commit_event> take_events() override {
+    auto out = inner_->take_events();
+    for (auto& each : std::exchange(script_->more_events, {}))
+      out.push_back(std::move(each));
+    return out;
+  }
   result<commit_outcome>
   commit(std::span<const commit_operation> operations,
          std::optional<std::uint64_t> expected_generation) override {
@@ -56,10 +79,11 @@ public:
   }
   bool published() const override { return inner_->published(); }
   result<std::unique_ptr<checkpoint_job>>
-  begin_checkpoint(compaction how) override {
+  begin_checkpoint(compaction how, callboard::patience wait) override {
     ++script_->checkpoints;
+    script_->checkpoint_waits.push_back(wait);
     CALLBOARD_TRY(ask(script_->on_begin_checkpoint));
-    return inner_->begin_checkpoint(how);
+    return inner_->begin_checkpoint(how, wait);
   }
   result<snapshot_ptr>
   finish_checkpoint(std::unique_ptr<checkpoint_job> job) override {
