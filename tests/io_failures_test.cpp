@@ -1,0 +1,192 @@
+#include "tests/simulation/machine.hpp"
+#include "tests/simulation/store_script.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+/// Each occurrence of each operation of the reference script fails, once or
+/// from then on: whatever fails, it is an answer, and nothing that was
+/// acknowledged is lost.
+
+using namespace callboard;
+using namespace callboard::test;
+using simulation::machine;
+using kind = simulation::operation_kind;
+
+namespace {
+
+enum class persistence : std::uint8_t { once, for_good };
+
+/// What befalls operations of one kind.
+struct affliction {
+  kind what;
+  /// If it is cut short, half of the bytes are written.
+  bool is_cut_short;
+  errc code;
+  persistence how;
+};
+
+simulation::fault fault_of(const affliction& ill,
+                           const simulation::operation& what) {
+  return ill.is_cut_short ? simulation::fault::cut_short(what.size_bytes / 2)
+                          : simulation::fault::fail(ill.code);
+}
+
+script_options short_script() {
+  script_options out;
+  out.is_short = true;
+  out.reader_rate = 0;
+  return out;
+}
+
+/// With the fault gone, the same handle works, or says `broken` and a new one
+/// works; and another process sees the same.
+void check_afterwards(machine& computer, store_script& script) {
+  computer.on_fault({});
+  auto& user = script.first();
+  bool is_back = user.commit({{"after", 1}}, {});
+  if (!is_back) {
+    REQUIRE(user.problem().code == errc::broken);
+    is_back = user.commit({{"after", 1}}, {});
+  }
+  CAPTURE(user.problem());
+  REQUIRE(is_back);
+  REQUIRE(computer.lock_count() == 0);
+  const auto& known = script.known();
+  const auto shown = read_published(computer, strictness::between_steps).rows;
+  REQUIRE(known.allows_published(shown));
+  {
+    auto other = computer.start_process();
+    const auto handle =
+        need(store::open(other->door(), other->board(), simulated_options()));
+    REQUIRE(contents(*handle) == known.acknowledged);
+    need(handle->verify());
+  }
+  const bool is_published = user.checkpoint(compaction::none);
+  CAPTURE(user.problem());
+  REQUIRE(is_published);
+  REQUIRE(read_published(computer, strictness::complete).rows
+          == known.acknowledged);
+}
+
+/// False: there is no such operation.
+bool check(const affliction& ill, std::size_t nth) {
+  machine computer(1);
+  store_script script(computer, short_script());
+  std::size_t seen = 0;
+  bool has_failed = false;
+  std::string first_failed;
+  computer.on_fault([&](const simulation::operation& what) {
+    if (what.kind != ill.what)
+      return simulation::fault::none();
+    const auto number = seen++;
+    if (number < nth || (number > nth && ill.how == persistence::once))
+      return simulation::fault::none();
+    if (!has_failed)
+      first_failed = to_string(what);
+    has_failed = true;
+    return fault_of(ill, what);
+  });
+  INFO("the failed operation is number "
+       << nth << " of its kind, code " << to_string(ill.code)
+       << (ill.is_cut_short ? ", cut short" : "")
+       << (ill.how == persistence::once ? ", once" : ", for good"));
+  script.run();
+  INFO("which is " << first_failed);
+  if (has_failed)
+    check_afterwards(computer, script);
+  return has_failed;
+}
+
+std::size_t check_all(kind what, errc code, bool is_cut_short = false) {
+  std::size_t checked = 0;
+  for (const auto how : {persistence::once, persistence::for_good})
+    for (std::size_t nth = 0; check({what, is_cut_short, code, how}, nth);
+         ++nth)
+      ++checked;
+  return checked;
+}
+
+} // namespace
+
+TEST_CASE("The script meets no failure on a disk that works", "[failures]") {
+  machine computer(1);
+  store_script script(computer, short_script());
+  script.run();
+  CHECK(script.failure_count() == 0);
+  check_afterwards(computer, script);
+}
+
+TEST_CASE("Whichever write fails or is cut short, nothing acknowledged is lost",
+          "[failures]") {
+  const auto what = GENERATE(kind::append, kind::write_at);
+  CAPTURE(to_string(what));
+  CHECK(check_all(what, errc::io_failure) > 20);
+  CHECK(check_all(what, errc::no_space) > 20);
+  CHECK(check_all(what, errc::no_space, true) > 20);
+}
+
+TEST_CASE("Whichever sync fails, nothing acknowledged is lost", "[failures]") {
+  const auto what = GENERATE(kind::sync_data, kind::sync, kind::sync_directory);
+  CAPTURE(to_string(what));
+  CHECK(check_all(what, errc::io_failure) > 20);
+  CHECK(check_all(what, errc::no_space) > 20);
+}
+
+TEST_CASE("Whichever change of a directory fails, nothing acknowledged is lost",
+          "[failures]") {
+  const auto what = GENERATE(kind::create_file, kind::rename, kind::link,
+                             kind::remove, kind::create_directory);
+  CAPTURE(to_string(what));
+  CHECK(check_all(what, errc::io_failure) > 4);
+  CHECK(check_all(what, errc::no_space) > 4);
+  CHECK(check_all(what, errc::permission_denied) > 4);
+}
+
+TEST_CASE("Whichever look at the files fails, nothing acknowledged is lost",
+          "[failures]") {
+  const auto what = GENERATE(kind::open_file, kind::open_directory, kind::map,
+                             kind::status, kind::read_at, kind::list);
+  CAPTURE(to_string(what));
+  CHECK(check_all(what, errc::io_failure) > 4);
+  CHECK(check_all(what, errc::permission_denied) > 4);
+}
+
+TEST_CASE("Whichever cut, lock or change of mode fails, nothing acknowledged "
+          "is lost",
+          "[failures]") {
+  const auto what = GENERATE(kind::lock, kind::set_mode);
+  CAPTURE(to_string(what));
+  CHECK(check_all(what, errc::io_failure) > 4);
+}
+
+TEST_CASE("A cut that fails after a write that failed loses nothing",
+          "[failures]") {
+  const auto code = GENERATE(errc::io_failure, errc::no_space);
+  std::size_t checked = 0;
+  for (std::size_t nth = 0;; ++nth) {
+    CAPTURE(nth);
+    machine computer(1);
+    store_script script(computer, short_script());
+    std::size_t appends = 0;
+    std::size_t cuts = 0;
+    computer.on_fault([&](const simulation::operation& what) {
+      if (what.kind == kind::append && appends++ == nth)
+        return simulation::fault::cut_short(what.size_bytes - 1);
+      if (what.kind == kind::truncate && cuts++ == 0)
+        return simulation::fault::fail(code);
+      return simulation::fault::none();
+    });
+    script.run();
+    if (appends <= nth)
+      break;
+    checked += cuts;
+    check_afterwards(computer, script);
+  }
+  CHECK(checked > 10);
+}

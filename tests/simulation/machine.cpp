@@ -1,0 +1,351 @@
+#include "tests/simulation/machine.hpp"
+
+#include "tests/simulation/door.hpp"
+#include "tests/simulation/machine_state.hpp"
+#include "tests/simulation/path.hpp"
+#include "tests/simulation/shared_memory.hpp"
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+namespace callboard::simulation {
+
+// -- Locks --------------------------------------------------------------------
+
+bool lock_table::acquire(handle_number who, disk::inode_number file,
+                         std::uint64_t byte, lock_mode mode) {
+  const place where{file, byte};
+  if (const auto found = held_.find(where); found != held_.end())
+    for (const auto& [holder, held] : found->second)
+      if (holder != who
+          && (mode == lock_mode::exclusive || held == lock_mode::exclusive))
+        return false;
+  held_[where][who] = mode;
+  return true;
+}
+
+void lock_table::release(handle_number who, disk::inode_number file,
+                         std::uint64_t byte) {
+  const auto found = held_.find({file, byte});
+  if (found == held_.end())
+    return;
+  found->second.erase(who);
+  if (found->second.empty())
+    held_.erase(found);
+}
+
+void lock_table::release_all(handle_number who) {
+  for (auto each = held_.begin(); each != held_.end();) {
+    each->second.erase(who);
+    each = each->second.empty() ? held_.erase(each) : std::next(each);
+  }
+}
+
+std::size_t lock_table::count() const {
+  std::size_t out = 0;
+  for (const auto& [where, holders] : held_)
+    out += holders.size();
+  return out;
+}
+
+// -- What processes share -----------------------------------------------------
+
+void machine_state::close(handle_number number) {
+  const auto found = handles.find(number);
+  if (found == handles.end())
+    return;
+  locks.release_all(number);
+  files.release(found->second.inode);
+  handles.erase(found);
+}
+
+void machine_state::kill(process_state& which) {
+  if (!std::exchange(which.is_alive, false))
+    return;
+  std::vector<handle_number> opened;
+  for (const auto& [number, handle] : handles)
+    if (handle.process == which.number)
+      opened.push_back(number);
+  for (const auto number : opened)
+    close(number);
+}
+
+void machine_state::lose_power(loss_model model) {
+  for (const auto& each : processes)
+    if (const auto alive = each.lock())
+      kill(*alive);
+  processes.clear();
+  files.lose_power(model, random);
+  if (model == loss_model::kill)
+    return;
+  memory = {};
+  ++boot;
+}
+
+void machine_state::record(const operation& what, std::optional<errc> outcome) {
+  const auto mix = [this](std::uint64_t value) {
+    event_hash = random_source(event_hash ^ value).bits();
+  };
+  const auto mix_text = [&](std::string_view text) {
+    for (const auto each : text)
+      mix(static_cast<unsigned char>(each));
+  };
+  mix(static_cast<std::uint64_t>(what.kind) << 32 | what.process);
+  mix_text(what.name);
+  mix_text(what.target_name);
+  mix(what.offset);
+  mix(what.size_bytes);
+  mix(outcome ? static_cast<std::uint64_t>(*outcome) : 0);
+  if (has_trace)
+    trace.push_back(to_string(what) + ": "
+                    + std::string(outcome ? to_string(*outcome) : "done"));
+}
+
+// -- One operation ------------------------------------------------------------
+
+failure dead(const operation& what) {
+  return {errc::io_failure, "cannot " + std::string(to_string(what.kind))
+                                + " \"" + what.path()
+                                + "\": the process is dead"};
+}
+
+failure injected(const operation& what, errc code) {
+  return {code, "cannot " + std::string(to_string(what.kind)) + " \""
+                    + what.path() + "\": made to fail by the test"};
+}
+
+step::step(process_state& self, operation& what)
+    : self_(self), machine_(*self.machine), what_(what) {
+  what_.process = self.number;
+  what_.index = machine_.next_operation;
+  if (self.is_alive && machine_.yield)
+    machine_.yield(what_);
+  if (!self.is_alive) {
+    refusal_ = dead(what_);
+    return;
+  }
+  what_.index = machine_.next_operation++;
+  if (machine_.policy)
+    fault_ = machine_.policy(what_);
+  if (!self.is_alive) {
+    refusal_ = dead(what_);
+  } else if (fault_.what == fault::action::fail) {
+    refusal_ = fail(injected(what_, fault_.code));
+  } else if (crashes(moment::before)) {
+    crash();
+    refusal_ = dead(what_);
+  } else {
+    machine_.observe(moment::before, what_);
+  }
+}
+
+bool step::crashes(moment when) const noexcept {
+  return (fault_.what == fault::action::kill
+          || fault_.what == fault::action::lose_power)
+         && fault_.when == when;
+}
+
+void step::crash() {
+  machine_.record(what_, errc::closed);
+  if (fault_.what == fault::action::kill)
+    machine_.kill(self_);
+  else
+    machine_.lose_power(fault_.model);
+}
+
+bool step::is_partial() const noexcept {
+  return fault_.what == fault::action::cut_short || crashes(moment::half);
+}
+
+std::size_t step::part_of(std::size_t size) const {
+  if (fault_.what == fault::action::cut_short)
+    return std::min(fault_.bytes, size);
+  return static_cast<std::size_t>(machine_.random.below(size + 1));
+}
+
+failure step::finish_part() {
+  if (fault_.what == fault::action::cut_short)
+    return fail(injected(what_, fault_.code));
+  crash();
+  return dead(what_);
+}
+
+result<void> step::succeed() {
+  if (crashes(moment::after)) {
+    crash();
+    return dead(what_);
+  }
+  machine_.record(what_, std::nullopt);
+  machine_.observe(moment::after, what_);
+  if (!self_.is_alive)
+    return dead(what_);
+  return {};
+}
+
+failure step::fail(failure reason) {
+  machine_.record(what_, reason.code);
+  return reason;
+}
+
+// -- Processes ----------------------------------------------------------------
+
+process::process(std::shared_ptr<process_state> state)
+    : state_(std::move(state)),
+      door_(make_door(state_)),
+      board_(make_board(state_)) {}
+
+process::~process() {
+  kill();
+}
+
+std::uint64_t process::number() const noexcept {
+  return state_->number;
+}
+
+bool process::is_alive() const noexcept {
+  return state_->is_alive;
+}
+
+void process::kill() {
+  state_->machine->kill(*state_);
+}
+
+// -- The machine --------------------------------------------------------------
+
+machine::machine(std::uint64_t seed)
+    : state_(std::make_shared<machine_state>(seed)) {}
+
+machine::machine(std::shared_ptr<machine_state> state)
+    : state_(std::move(state)) {}
+
+machine::~machine() = default;
+machine::machine(machine&&) noexcept = default;
+machine& machine::operator=(machine&&) noexcept = default;
+
+machine machine::clone(std::uint64_t seed) const {
+  auto copy = std::make_shared<machine_state>(seed);
+  copy->files = state_->files;
+  copy->files.release_all();
+  copy->memory = state_->memory;
+  copy->steady = state_->steady;
+  copy->wall = state_->wall;
+  copy->boot = state_->boot;
+  copy->next_process = state_->next_process;
+  copy->next_handle = state_->next_handle;
+  copy->next_operation = state_->next_operation;
+  copy->event_hash = state_->event_hash;
+  return machine(std::move(copy));
+}
+
+std::unique_ptr<process> machine::start_process(process_options options) {
+  auto made = std::make_shared<process_state>();
+  made->machine = state_;
+  made->number = state_->next_process++;
+  made->has_board = options.has_board;
+  std::erase_if(state_->processes,
+                [](const auto& each) { return each.expired(); });
+  state_->processes.push_back(made);
+  return std::make_unique<process>(std::move(made));
+}
+
+void machine::lose_power(loss_model model) {
+  state_->lose_power(model);
+}
+
+void machine::advance(std::chrono::nanoseconds duration) {
+  state_->advance(duration);
+}
+
+void machine::set_wall_clock(std::int64_t seconds) {
+  state_->wall = std::chrono::seconds(seconds);
+}
+
+void machine::on_yield(std::function<void(const operation&)> hook) {
+  state_->yield = std::move(hook);
+}
+
+void machine::on_fault(std::function<fault(const operation&)> policy) {
+  state_->policy = std::move(policy);
+}
+
+void machine::on_moment(
+    std::function<void(moment, const operation&)> observer) {
+  state_->observer = std::move(observer);
+}
+
+std::uint64_t machine::operation_count() const noexcept {
+  return state_->next_operation;
+}
+
+std::uint64_t machine::event_hash() const noexcept {
+  return state_->event_hash;
+}
+
+void machine::keep_trace() {
+  state_->has_trace = true;
+}
+
+const std::vector<std::string>& machine::trace() const noexcept {
+  return state_->trace;
+}
+
+std::size_t machine::lock_count() const noexcept {
+  return state_->locks.count();
+}
+
+std::size_t machine::unsynced_count() const {
+  return state_->files.unsynced_count();
+}
+
+std::uint64_t machine::disk_fingerprint() const {
+  return state_->files.fingerprint();
+}
+
+// -- Files, past all processes ------------------------------------------------
+
+std::optional<std::string> machine::read_file(std::string_view path) const {
+  const auto found = find(state_->files, path);
+  if (!found || state_->files.is_directory(*found))
+    return std::nullopt;
+  const auto content = state_->files.content(*found);
+  return std::string(reinterpret_cast<const char*>(content->data()),
+                     content->size());
+}
+
+std::optional<file_status> machine::status(std::string_view path) const {
+  const auto found = find(state_->files, path);
+  if (!found)
+    return std::nullopt;
+  return state_->files.status(*found);
+}
+
+void machine::write_file(std::string_view path, std::string_view content) {
+  auto& files = state_->files;
+  const auto [parent, name] = split(path);
+  const auto directory = find(files, parent).value();
+  if (files.find(directory, name))
+    (void)files.remove(directory, name);
+  const auto made = files.create_file(directory, name, 0600, state_->wall_ns());
+  (void)files.write(made, 0, std::as_bytes(std::span(content)),
+                    state_->wall_ns());
+  files.sync(made);
+  files.sync_directory(directory);
+}
+
+void machine::remove_file(std::string_view path) {
+  const auto [parent, name] = split(path);
+  if (const auto directory = find(state_->files, parent)) {
+    (void)state_->files.remove(*directory, name);
+    state_->files.sync_directory(*directory);
+  }
+}
+
+std::vector<std::string> machine::list(std::string_view path) const {
+  const auto found = find(state_->files, path);
+  if (!found || !state_->files.is_directory(*found))
+    return {};
+  return state_->files.names(*found);
+}
+
+} // namespace callboard::simulation
