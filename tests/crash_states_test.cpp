@@ -21,7 +21,8 @@
 /// Every operation of the reference script is a point where processes die or
 /// the power fails, under each model of what is lost then.
 ///
-///   CALLBOARD_CRASH_STATES  how many states to check (20,000 if not set)
+///   CALLBOARD_CRASH_STATES  how many states to check, about (20,000 if not
+///                           set); with fewer, not every sync fails once
 ///   --rng-seed              which ones; printed, so that a run can be repeated
 
 using namespace callboard;
@@ -439,9 +440,11 @@ private:
   bool has_recovered_ = false;
 };
 
+constexpr std::size_t wanted_by_default = 20'000;
+
 std::size_t wanted_states() {
   const char* said = std::getenv("CALLBOARD_CRASH_STATES");
-  return said != nullptr ? std::strtoull(said, nullptr, 10) : 20'000;
+  return said != nullptr ? std::strtoull(said, nullptr, 10) : wanted_by_default;
 }
 
 std::string_view name_of(loss_model model) {
@@ -564,15 +567,18 @@ TEST_CASE("Whatever a crash leaves is a store with all that was acknowledged",
     CAPTURE(round);
     check_rehearsal(seed * 1'000'003 + round, round, seen);
   }
-  for (std::uint64_t round = 0; seen.states < wanted; ++round) {
+  const std::size_t stride = wanted < wanted_by_default ? 5 : 1;
+  for (std::uint64_t round = 0; round == 0 || seen.states < wanted; ++round) {
     CAPTURE(round);
     for (const auto how : {failing::any_sync, failing::commit_and_cut})
-      for (std::size_t nth = 0;; ++nth)
+      for (std::size_t nth = 0;; nth += stride)
         if (!check_failed_sync(seed * 1'000'003 + round, round, nth, how, seen))
           break;
   }
   print(seen, seed);
   CHECK(seen.states >= wanted);
+  if (wanted < wanted_by_default)
+    return; // too few to come everywhere
   CHECK(missing_from(seen.rows, crash_row::all) == "");
   counts reached = seen.rules;
   std::erase_if(reached, [](const auto& each) { return each.second == 0; });
