@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <string>
 #include <utility>
 
 namespace callboard {
@@ -12,7 +13,7 @@ std::size_t bytes_of(const commit_event& event) {
   auto out = sizeof event;
   for (const auto* ids : {&event.changed, &event.removed})
     for (const auto& id : *ids)
-      out += sizeof id + id.size();
+      out += sizeof(std::string) + id.size();
   return out;
 }
 

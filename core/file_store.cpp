@@ -537,7 +537,7 @@ result<void> file_store::replay_log(applied_state& state, log_cursor& log,
 /// Catches up with MANIFEST: a rotated log, or a new base.
 result<void> file_store::follow(reach how_far) {
   if (!manifest_replaced())
-    return {};
+    return is_root_durable_ ? result<void>{} : settle_root(how_far);
   std::unique_ptr<file> opened;
   CALLBOARD_TRY_ASSIGN(auto next, read_manifest(opened));
   if (next.base.epoch != state_->base_rows()->descriptor().epoch) {
@@ -561,7 +561,12 @@ result<void> file_store::follow(reach how_far) {
 /// Before anything is written that only the MANIFEST just read leads to: who
 /// renamed it into place may have died before it was durable.
 result<void> file_store::settle_root(reach how_far) {
-  return how_far == reach::everything ? home_->sync() : result<void>{};
+  is_root_durable_ = false;
+  if (how_far != reach::everything)
+    return {};
+  CALLBOARD_TRY(home_->sync());
+  is_root_durable_ = true;
+  return {};
 }
 
 result<void> file_store::step_through_logs(reach how_far) {
@@ -612,9 +617,10 @@ result<void> file_store::drain_followed() {
     CALLBOARD_TRY_ASSIGN(auto first, log_->next());
     if (!first)
       return {};
-    CALLBOARD_TRY_ASSIGN(auto second, log_->next());
+    auto second = log_->next();
     log_->rewind(here);
-    if (!second)
+    CALLBOARD_TRY(second);
+    if (!*second)
       return {};
     durable_ = std::max(durable_, first->sequence);
     CALLBOARD_TRY(drain(reach::durable));

@@ -181,6 +181,8 @@ private:
   /// The MANIFEST that the state follows; null if the state is behind `root_`.
   /// Kept open so that its inode number is not used again.
   std::unique_ptr<file> root_file_;
+  /// The directory was synced since: no power cut brings an older one back.
+  bool is_root_durable_ = false;
   std::optional<log_cursor> log_;
   /// Bytes of the logs before the last one.
   std::uint64_t sealed_log_bytes_ = 0;

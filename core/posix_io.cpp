@@ -785,16 +785,18 @@ std::string parent_of(const std::string& path) {
   return without_trailing_slashes(std::string_view(path).substr(0, slash + 1));
 }
 
-/// Makes the new entry of `path` durable: nobody else can, for the caller gets
-/// only `path` itself. A parent that may not be read is left to the kernel.
+/// Makes the entry of `path` durable: nobody else can, for the caller gets only
+/// `path` itself. A parent that may not be read, or that cannot be synced, is
+/// left to the kernel.
 result<void> sync_parent(const std::string& path) {
   const auto parent = parent_of(path);
   auto opened = open_at(AT_FDCWD, parent.c_str(), directory_flags);
   if (!opened.valid() && errno == EACCES)
     return {};
-  if (!opened.valid() || ::fsync(opened.get()) != 0)
-    return system_failure("sync the directory", parent, errno);
-  return {};
+  if (opened.valid()
+      && (::fsync(opened.get()) == 0 || errno == EINVAL || errno == EROFS))
+    return {};
+  return system_failure("sync the directory", parent, errno);
 }
 
 /// As mkdir -p: the user's working directory has the user's permissions.
@@ -804,11 +806,11 @@ result<void> make_directories(const std::string& path) {
     CALLBOARD_TRY(make_directories(parent_of(path)));
     returned = ::mkdir(path.c_str(), 0777);
   }
-  if (returned == 0)
-    return sync_parent(path);
-  if (errno == EEXIST)
-    return {};
-  return system_failure("create the directory", path, errno);
+  if (returned != 0 && errno != EEXIST)
+    return system_failure("create the directory", path, errno);
+  // Who made the parent may have died before it had a durable name.
+  CALLBOARD_TRY(sync_parent(parent_of(path)));
+  return sync_parent(path);
 }
 
 class posix_system final : public io {
@@ -850,6 +852,9 @@ posix_system::open_directory(std::string_view path, bool create) {
   }
   if (!opened.valid())
     return system_failure("open the directory", place, errno);
+  if (create && !missing) {
+    CALLBOARD_TRY(sync_parent(place)); // who made it may have died before
+  }
   return std::unique_ptr<directory>(
       std::make_unique<posix_directory>(std::move(opened), std::move(place)));
 }
