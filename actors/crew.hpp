@@ -20,10 +20,10 @@ class worker : public typed<reply<T>(Request)>::base {
 public:
   using super = typename typed<reply<T>(Request)>::base;
 
-  worker(caf::actor_config& config, service<T, Request> serve)
-      : super(config), serve_(std::move(serve)) {}
+  worker(caf::actor_config& config, const char* name, service<T, Request> serve)
+      : super(config), name_(name), serve_(std::move(serve)) {}
 
-  const char* name() const override { return "callboard.worker"; }
+  const char* name() const override { return name_; }
 
   typename super::behavior_type make_behavior() override {
     return {[this](Request& request) { return reply<T>{serve(request)}; }};
@@ -38,6 +38,7 @@ private:
     }
   }
 
+  const char* name_;
   service<T, Request> serve_;
 };
 
@@ -49,9 +50,10 @@ private:
 template <class Owner, class T, class Request>
 class crew {
 public:
-  crew(Owner* owner, std::size_t count, spawn_mode mode,
+  /// `name` is that of each worker, and is not copied.
+  crew(Owner* owner, const char* name, std::size_t count, spawn_mode mode,
        service<T, Request> serve)
-      : owner_(owner), mode_(mode), serve_(std::move(serve)) {
+      : owner_(owner), name_(name), mode_(mode), serve_(std::move(serve)) {
     for (std::size_t i = 0; i < count; ++i)
       idle_.push_back(hire());
   }
@@ -89,11 +91,13 @@ private:
   using handle = typed<reply<T>(Request)>;
 
   handle hire() {
-    all_.push_back(spawn<worker<T, Request>>(owner_->system(), mode_, serve_));
+    all_.push_back(
+        spawn<worker<T, Request>>(owner_->system(), mode_, name_, serve_));
     return all_.back();
   }
 
   Owner* owner_;
+  const char* name_;
   spawn_mode mode_;
   service<T, Request> serve_;
   std::vector<handle> all_;

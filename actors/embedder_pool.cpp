@@ -68,12 +68,13 @@ public:
         dimension_(model->dimension()),
         batch_texts_max_(std::max<std::size_t>(1, model->batch_texts_max())),
         queue_max_(options.queue_max),
-        workers_(
-            this, std::max<std::size_t>(1, model->concurrency()), options.mode,
-            [model, permits = permits_of(model)](batch_request& request) {
-              return embed_checked(*model, *permits, std::move(request.texts),
-                                   request.context);
-            }) {}
+        workers_(this, embedding_worker_name,
+                 std::max<std::size_t>(1, model->concurrency()), options.mode,
+                 [model, permits = permits_of(model)](batch_request& request) {
+                   return embed_checked(*model, *permits,
+                                        std::move(request.texts),
+                                        request.context);
+                 }) {}
 
   const char* name() const override { return "callboard.embedder"; }
 

@@ -8,6 +8,10 @@
 
 namespace callboard {
 
+/// The name of the actors that call the model.
+inline constexpr const char* embedding_worker_name =
+    "callboard.embedding_worker";
+
 struct embedder_pool_options {
   /// Requests that may wait in each of the two lanes; more are answered
   /// `busy`.

@@ -1,5 +1,6 @@
 #include "actors/board_watcher.hpp"
 #include "actors/embedder_pool.hpp"
+#include "actors/manual_scheduler.hpp"
 #include "actors/runtime_actors.hpp"
 #include "actors/storage_actor.hpp"
 #include "actors/worker_pool.hpp"
@@ -106,8 +107,9 @@ batch_limits limits_of(const open_options& options, const model_facts& facts) {
 
 } // namespace
 
-runtime::implementation::implementation(runtime_options options)
-    : options_(with_defaults(std::move(options))) {
+runtime::implementation::implementation(runtime_options options,
+                                        spawn_mode mode)
+    : options_(with_defaults(std::move(options))), mode_(mode) {
   thread_detacher detacher;
   if (options_.board == nullptr) {
     own_board_ =
@@ -115,18 +117,22 @@ runtime::implementation::implementation(runtime_options options)
     options_.board = own_board_.get();
   }
   board_watcher_ = std::make_unique<board_watcher>();
-  board_thread_ = std::make_unique<board_thread>(
-      *options_.door, *options_.board, *board_watcher_);
-  configure_scheduler(config_, options_.scheduler_threads);
+  if (mode_ == spawn_mode::own_thread) {
+    board_thread_ = std::make_unique<board_thread>(
+        *options_.door, *options_.board, *board_watcher_);
+    configure_scheduler(config_, options_.scheduler_threads);
+  } else {
+    configure_manual_scheduler(config_);
+  }
   system_ = std::make_unique<caf::actor_system>(config_);
   gateway_ = std::make_shared<gateway>(*system_);
-  io_pool_ = spawn_io_pool(*system_, {.workers = options_.io_threads,
-                                      .queue_max = options_.queue_max});
-  slow_io_pool_ = spawn_io_pool(
-      *system_, {.workers = slow_io_threads, .queue_max = options_.queue_max});
-  search_pool_ =
-      spawn_search_pool(*system_, {.workers = options_.search_threads,
-                                   .queue_max = options_.queue_max});
+  auto pool_of = [this](std::size_t workers) {
+    return pool_options{
+        .workers = workers, .queue_max = options_.queue_max, .mode = mode_};
+  };
+  io_pool_ = spawn_io_pool(*system_, pool_of(options_.io_threads));
+  slow_io_pool_ = spawn_io_pool(*system_, pool_of(slow_io_threads));
+  search_pool_ = spawn_search_pool(*system_, pool_of(options_.search_threads));
 }
 
 runtime::implementation::~implementation() {
@@ -134,6 +140,7 @@ runtime::implementation::~implementation() {
   board_thread_.reset();
   stop_storages();
   stop_pools();
+  run_without_threads();
   gateway_->drain();
   system_.reset();
 }
@@ -143,7 +150,15 @@ void runtime::implementation::stop_storages() {
   is_closed_ = true;
   for (const auto& [number, each] : storages_)
     stop(each);
+  lock.unlock();
+  run_without_threads();
+  lock.lock();
   all_ended_.wait(lock, [this] { return storages_.empty(); });
+}
+
+void runtime::implementation::run_without_threads() {
+  if (mode_ == spawn_mode::shared_thread)
+    run_actors(*system_);
 }
 
 void runtime::implementation::stop_pools() {
@@ -197,8 +212,8 @@ embedder_pool_actor
 runtime::implementation::join_pool(const std::shared_ptr<embedder>& model) {
   auto& entry = embedder_pools_[model.get()];
   if (entry.users++ == 0)
-    entry.pool =
-        spawn_embedder_pool(*system_, model, {.queue_max = options_.queue_max});
+    entry.pool = spawn_embedder_pool(
+        *system_, model, {.queue_max = options_.queue_max, .mode = mode_});
   return entry.pool;
 }
 

@@ -110,7 +110,12 @@ private:
 ///          called `detach_thread` before another thread destroys the runtime.
 class runtime::implementation {
 public:
-  explicit implementation(runtime_options options);
+  /// `own_thread`: as `runtime` has it. `shared_thread`: no thread is started,
+  /// for simulations: actors, those that block, too, run when whoever drives
+  /// `manual_scheduler(system())` lets them, and he has the watcher look. Then
+  /// all members belong to one thread, and `options.board` must be given.
+  explicit implementation(runtime_options options,
+                          spawn_mode mode = spawn_mode::own_thread);
   ~implementation();
   implementation(const implementation&) = delete;
   implementation& operator=(const implementation&) = delete;
@@ -124,6 +129,8 @@ public:
 
   std::shared_ptr<gateway> calls() const noexcept { return gateway_; }
 
+  board_watcher& watcher() noexcept { return *board_watcher_; }
+
 private:
   struct embedder_pool_entry {
     embedder_pool_actor pool;
@@ -135,8 +142,11 @@ private:
   void storage_ended(std::uint64_t number, const embedder* model);
   void stop_storages();
   void stop_pools();
+  /// With threads, actors run by themselves.
+  void run_without_threads();
 
   runtime_options options_;
+  spawn_mode mode_;
   std::unique_ptr<notice_board> own_board_;
   std::unique_ptr<board_watcher> board_watcher_;
   std::unique_ptr<board_thread> board_thread_;

@@ -23,7 +23,8 @@ public:
       : super(config),
         name_(name),
         queue_max_(options.queue_max),
-        workers_(this, options.workers, options.mode, std::move(serve)) {}
+        workers_(this, "callboard.worker", options.workers, options.mode,
+                 std::move(serve)) {}
 
   const char* name() const override { return name_; }
 

@@ -582,7 +582,7 @@ std::errc simulated_system::walk(std::string_view path, bool create,
     found =
         next ? *next
              : files.create_directory(parent, part, 0755, machine().wall_ns());
-    if (!next && synced)
+    if (create && synced) // who made it may have died before
       files.sync_directory(parent);
   }
   return files.is_directory(found) ? no_error : std::errc::not_a_directory;

@@ -253,6 +253,10 @@ void machine::lose_power(loss_model model) {
   state_->lose_power(model);
 }
 
+std::chrono::nanoseconds machine::steady_clock() const noexcept {
+  return state_->steady;
+}
+
 void machine::advance(std::chrono::nanoseconds duration) {
   state_->advance(duration);
 }

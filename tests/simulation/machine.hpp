@@ -93,6 +93,8 @@ public:
   /// with another boot id, empty shared memory, and the files that are left.
   void lose_power(loss_model model);
 
+  /// What `io::steady_clock` shows to all processes.
+  std::chrono::nanoseconds steady_clock() const noexcept;
   void advance(std::chrono::nanoseconds duration);
   void set_wall_clock(std::int64_t seconds);
 
