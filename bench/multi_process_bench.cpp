@@ -16,7 +16,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <linux/futex.h>
 #include <map>
@@ -405,16 +404,6 @@ void compare_overhead(const options& chosen) {
 
 // -- memory -------------------------------------------------------------------
 
-/// Kilobytes by name, from /proc/self/smaps_rollup.
-std::map<std::string, double> memory_of_this_process() {
-  std::map<std::string, double> out;
-  std::ifstream rollup("/proc/self/smaps_rollup");
-  for (std::string line; std::getline(rollup, line);)
-    if (auto colon = line.find(':'); colon != std::string::npos)
-      out[line.substr(0, colon)] = std::atof(line.c_str() + colon + 1);
-  return out;
-}
-
 void read_and_report(const options& chosen, const std::string& directory,
                      const shared_mapping<shared_memory>& shared,
                      std::size_t number) {
@@ -459,19 +448,6 @@ void compare_memory(const options& chosen) {
 
 // -- all of it ----------------------------------------------------------------
 
-void print_machine() {
-  std::string processor = "unknown";
-  std::ifstream information("/proc/cpuinfo");
-  for (std::string line; std::getline(information, line);)
-    if (line.starts_with("model name")) {
-      processor = line.substr(line.find(':') + 2);
-      break;
-    }
-  std::printf("processor: %s, %u threads\ncompiler: %s, seed: %llu\n",
-              processor.c_str(), std::thread::hardware_concurrency(),
-              __VERSION__, static_cast<unsigned long long>(seed));
-}
-
 void measure(const options& chosen) {
   const std::map<std::string, void (*)(const options&)> parts = {
       {"visible", compare_visible},
@@ -510,7 +486,7 @@ int run(int argument_count, char** arguments) {
   if (::mkdtemp(pattern.data()) == nullptr)
     throw std::runtime_error("cannot make a directory in " + parent.string());
   chosen.directory = pattern;
-  print_machine();
+  print_machine(seed);
   measure(chosen);
   fs::remove_all(chosen.directory);
   return 0;

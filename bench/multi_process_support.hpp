@@ -1,9 +1,6 @@
 #pragma once
 
 #include "actors/client.hpp"
-#include "core/commit_log.hpp"
-#include "core/record.hpp"
-#include "core/search.hpp"
 #include "core/store.hpp"
 #include "ipc/shared_board.hpp"
 
@@ -16,7 +13,6 @@
 #include <functional>
 #include <memory>
 #include <new>
-#include <random>
 #include <stdexcept>
 #include <string>
 #include <sys/mman.h>
@@ -26,12 +22,13 @@
 #include <unistd.h>
 #include <vector>
 
+#include "bench/bench_support.hpp"
+
 /// The stores and processes of the bench with many processes. Errors are
 /// exceptions: a bench that fails ends.
 namespace callboard::bench {
 
 inline constexpr std::uint64_t seed = 20'260'102;
-inline constexpr std::size_t load_rows = 5'000;
 inline constexpr auto patience_max = std::chrono::seconds(60);
 
 /// On the clock that all processes have in common.
@@ -39,14 +36,6 @@ inline std::int64_t now_ns() {
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
   return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
-}
-
-template <class T>
-T need(result<T> outcome) {
-  if (!outcome)
-    throw std::runtime_error(outcome.error().message);
-  if constexpr (!std::is_void_v<T>)
-    return std::move(outcome).value();
 }
 
 /// `share` of `values` are at most this.
@@ -74,54 +63,15 @@ inline void print_head(const char* title) {
 
 // -- rows and stores ----------------------------------------------------------
 
-inline commit_operation random_row(std::string id, std::uint32_t dimension,
-                                   std::mt19937_64& random) {
-  static const std::vector<std::string> fields = {"content", "file_path"};
-  std::normal_distribution<float> component;
-  commit_operation out;
-  out.vector.resize(dimension);
-  for (auto& value : out.vector)
-    value = component(random);
-  need(normalize(out.vector, "a generated vector"));
-  auto text = std::string(300, 'a' + static_cast<char>(random() % 26));
-  out.record = need(make_record(
-      id, 1'700'000'000,
-      R"({"content": ")" + text + R"(", "file_path": "bench"})", fields));
-  out.id = std::move(id);
-  return out;
-}
-
-inline std::vector<commit_operation> random_rows(std::size_t first,
-                                                 std::size_t count,
-                                                 std::uint32_t dimension,
-                                                 std::mt19937_64& random) {
-  std::vector<commit_operation> out;
-  for (std::size_t i = 0; i < count; ++i)
-    out.push_back(
-        random_row("row-" + std::to_string(first + i), dimension, random));
-  return out;
-}
-
-inline std::vector<std::byte>
-frame_bytes(const std::vector<commit_operation>& operations) {
-  std::vector<std::byte> out(frame_header_bytes);
-  for (const auto& operation : operations)
-    encode_operation(operation, out);
-  return out;
-}
-
 /// A store without actors, and the board that tells other processes of it.
 class opened_store {
 public:
   opened_store(const std::string& directory, std::uint32_t dimension)
       : board_(posix_io()) {
-    store_options chosen;
-    chosen.working_directory = directory;
-    chosen.namespace_name = "bench";
-    chosen.dimension = dimension;
-    store_ = need(store::open(posix_io(), board_, chosen));
+    store_ = need(store::open(posix_io(), board_, where(directory, dimension)));
   }
   store* operator->() const { return store_.get(); }
+  store& operator*() const { return *store_; }
   notice_board& board() { return board_; }
 
 private:
@@ -132,28 +82,10 @@ private:
 /// A store of `rows` rows, all of them in its base. Its bytes.
 inline std::uint64_t fill_store(const std::string& directory, std::size_t rows,
                                 std::uint32_t dimension) {
-  std::mt19937_64 random(seed);
   opened_store out(directory, dimension);
-  for (std::size_t first = 0; first < rows; first += load_rows)
-    need(out->commit(random_rows(first, std::min(load_rows, rows - first),
-                                 dimension, random)));
-  need(out->checkpoint(compaction::none));
+  fill(*out, rows, dimension, seed);
   return out->stats().base_bytes;
 }
-
-/// Only says how long vectors are: nothing is embedded here.
-class no_model : public embedder {
-public:
-  explicit no_model(std::size_t dimension) : dimension_(dimension) {}
-  std::size_t dimension() const override { return dimension_; }
-  result<embedding_batch> embed(std::span<const std::string>,
-                                embedding_context) override {
-    return failure{errc::embedding_failed, "there is no model"};
-  }
-
-private:
-  std::size_t dimension_;
-};
 
 /// A runtime and one handle.
 struct opened_client {
@@ -187,26 +119,6 @@ inline std::uint64_t commit_row(client& handle, commit_operation row) {
   need(handle.upsert({std::move(item)}));
   return need(handle.commit()).generation;
 }
-
-/// The least that a durable commit of these bytes can cost: an append and a
-/// fdatasync, to a file beside the store's.
-class bare_log {
-public:
-  explicit bare_log(const std::string& directory)
-      : home_(need(posix_io().open_directory(directory, true))),
-        file_(need(home_->open_file("bare", open_mode::create_empty))) {}
-
-  void append(std::span<const std::byte> bytes) {
-    need(file_->append(offset_, bytes));
-    need(file_->sync_data());
-    offset_ += bytes.size();
-  }
-
-private:
-  std::unique_ptr<directory> home_;
-  std::unique_ptr<file> file_;
-  std::uint64_t offset_ = 0;
-};
 
 // -- processes ----------------------------------------------------------------
 

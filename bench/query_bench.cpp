@@ -60,7 +60,6 @@ HWY_AFTER_NAMESPACE();
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <omp.h>
@@ -70,6 +69,8 @@ HWY_AFTER_NAMESPACE();
 #include <sys/mman.h>
 #include <utility>
 #include <vector>
+
+#include "bench/bench_support.hpp"
 
 namespace callboard::bench {
 
@@ -92,13 +93,6 @@ struct options {
   std::size_t rounds = 11;
   bool smoke = false;
 };
-
-template <class T>
-T need(result<T> outcome) {
-  if (!outcome)
-    throw std::runtime_error(outcome.error().message);
-  return std::move(outcome).value();
-}
 
 /// `count` unit vectors around 500 centres, row-major.
 floats clustered(std::size_t count, std::size_t dimension, unsigned stream) {
@@ -339,14 +333,6 @@ const subject& named(const std::vector<subject>& subjects,
                      std::string_view name) {
   return *std::find_if(subjects.begin(), subjects.end(),
                        [&](const auto& each) { return each.name == name; });
-}
-
-std::string processor() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);)
-    if (line.rfind("model name", 0) == 0)
-      return line.substr(line.find(':') + 2);
-  return "unknown";
 }
 
 void print_header(const options& chosen) {

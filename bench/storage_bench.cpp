@@ -3,8 +3,6 @@
 // has a store open. Run it on a quiet machine.
 
 #include "actors/client.hpp"
-#include "core/commit_log.hpp"
-#include "core/record.hpp"
 #include "core/search.hpp"
 #include "core/store.hpp"
 #include "ipc/process_board.hpp"
@@ -16,10 +14,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <map>
 #include <random>
-#include <span>
 #include <stdexcept>
 #include <string>
 #include <sys/wait.h>
@@ -27,12 +22,13 @@
 #include <unistd.h>
 #include <vector>
 
+#include "bench/bench_support.hpp"
+
 namespace callboard::bench {
 namespace {
 
 constexpr std::uint64_t seed = 20'260'101;
 constexpr std::size_t commit_rows = 100;
-constexpr std::size_t load_rows = 5'000;
 
 struct options {
   std::vector<std::size_t> rows = {1'000, 10'000, 100'000};
@@ -41,14 +37,6 @@ struct options {
   std::string directory;
   std::string memory_of;
 };
-
-template <class T>
-T need(result<T> outcome) {
-  if (!outcome)
-    throw std::runtime_error(outcome.error().message);
-  if constexpr (!std::is_void_v<T>)
-    return std::move(outcome).value();
-}
 
 double milliseconds_of(const std::function<void()>& work) {
   auto start = std::chrono::steady_clock::now();
@@ -64,87 +52,14 @@ double median(std::vector<double> values) {
   return *middle;
 }
 
-commit_operation random_row(std::string id, std::uint32_t dimension,
-                            std::mt19937_64& random) {
-  static const std::vector<std::string> fields = {"content", "file_path"};
-  std::normal_distribution<float> component;
-  commit_operation out;
-  out.vector.resize(dimension);
-  for (auto& value : out.vector)
-    value = component(random);
-  need(normalize(out.vector, "a generated vector"));
-  auto text = std::string(300, 'a' + static_cast<char>(random() % 26));
-  out.record = need(make_record(
-      id, 1'700'000'000,
-      R"({"content": ")" + text + R"(", "file_path": "bench"})", fields));
-  out.id = std::move(id);
-  return out;
-}
-
-std::vector<commit_operation> random_rows(std::size_t first, std::size_t count,
-                                          std::uint32_t dimension,
-                                          std::mt19937_64& random) {
-  std::vector<commit_operation> out;
-  for (std::size_t i = 0; i < count; ++i)
-    out.push_back(
-        random_row("row-" + std::to_string(first + i), dimension, random));
-  return out;
-}
-
-store_options where(const std::string& directory, std::uint32_t dimension) {
-  store_options out;
-  out.working_directory = directory;
-  out.namespace_name = "bench";
-  out.dimension = dimension;
-  return out;
-}
-
 /// A store of `rows` rows, all of them in its base.
 std::unique_ptr<store> filled_store(const std::string& directory,
                                     std::size_t rows, std::uint32_t dimension) {
-  std::mt19937_64 random(seed);
   auto out = need(
       store::open(posix_io(), process_board(), where(directory, dimension)));
-  for (std::size_t first = 0; first < rows; first += load_rows)
-    need(out->commit(random_rows(first, std::min(load_rows, rows - first),
-                                 dimension, random)));
-  need(out->checkpoint(compaction::none));
+  fill(*out, rows, dimension, seed);
   return out;
 }
-
-/// Only says how long vectors are: nothing is embedded here.
-class no_model : public embedder {
-public:
-  explicit no_model(std::size_t dimension) : dimension_(dimension) {}
-  std::size_t dimension() const override { return dimension_; }
-  result<embedding_batch> embed(std::span<const std::string>,
-                                embedding_context) override {
-    return failure{errc::embedding_failed, "there is no model"};
-  }
-
-private:
-  std::size_t dimension_;
-};
-
-/// The least that a durable commit of these bytes can cost: an append and a
-/// fdatasync, to a file beside the store's.
-class bare_log {
-public:
-  explicit bare_log(const std::string& directory)
-      : home_(need(posix_io().open_directory(directory, true))),
-        file_(need(home_->open_file("bare", open_mode::create_empty))) {}
-
-  void append(std::span<const std::byte> bytes) {
-    need(file_->append(offset_, bytes));
-    need(file_->sync_data());
-    offset_ += bytes.size();
-  }
-
-private:
-  std::unique_ptr<directory> home_;
-  std::unique_ptr<file> file_;
-  std::uint64_t offset_ = 0;
-};
 
 struct figures {
   double commit_ms;
@@ -173,9 +88,7 @@ figures measure(const options& chosen, std::size_t rows) {
   for (std::size_t round = 0; round < chosen.rounds; ++round) {
     auto first = random() % rows;
     auto changed = random_rows(first, commit_rows, chosen.dimension, random);
-    std::vector<std::byte> bytes(frame_header_bytes);
-    for (const auto& operation : changed)
-      encode_operation(operation, bytes);
+    const auto bytes = frame_bytes(changed);
     bares.push_back(milliseconds_of([&] { bare.append(bytes); }));
     commits.push_back(milliseconds_of([&] { need(writer->commit(changed)); }));
     refreshes.push_back(milliseconds_of([&] { need(reader->refresh()); }));
@@ -203,19 +116,6 @@ figures measure(const options& chosen, std::size_t rows) {
     }));
   return {median(commits), median(bares),   median(refreshes), median(lookups),
           median(gets),    median(deletes), median(opens)};
-}
-
-void print_machine() {
-  std::string processor = "unknown";
-  std::ifstream information("/proc/cpuinfo");
-  for (std::string line; std::getline(information, line);)
-    if (line.starts_with("model name")) {
-      processor = line.substr(line.find(':') + 2);
-      break;
-    }
-  std::printf("processor: %s, %u threads\ncompiler: %s, seed: %llu\n",
-              processor.c_str(), std::thread::hardware_concurrency(),
-              __VERSION__, static_cast<unsigned long long>(seed));
 }
 
 void compare_sizes(const options& chosen) {
@@ -249,16 +149,6 @@ void compare_sizes(const options& chosen) {
 }
 
 // -- memory -------------------------------------------------------------------
-
-/// Kilobytes by name, from /proc/self/smaps_rollup.
-std::map<std::string, long> memory_of_this_process() {
-  std::map<std::string, long> out;
-  std::ifstream rollup("/proc/self/smaps_rollup");
-  for (std::string line; std::getline(rollup, line);)
-    if (auto colon = line.find(':'); colon != std::string::npos)
-      out[line.substr(0, colon)] = std::atol(line.c_str() + colon + 1);
-  return out;
-}
 
 /// Child: opens the store, asks ten queries, and says what that took. Waits
 /// for its input to end, so that the next child finds it there.
@@ -327,7 +217,7 @@ int run(int argument_count, char** arguments) {
       throw std::runtime_error("cannot make a directory here");
     chosen.directory = pattern;
   }
-  print_machine();
+  print_machine(seed);
   compare_sizes(chosen);
   compare_memory(chosen, arguments[0]);
   if (made)
