@@ -1,20 +1,12 @@
 #include "actors/watch_list.hpp"
 
+#include "core/event_recorder.hpp"
+
 #include <string>
 
 namespace callboard {
 
 namespace {
-
-/// The memory of an event, about.
-std::size_t bytes_of(const commit_event& event) {
-  constexpr std::size_t overhead = 64; // of allocations and of the queue
-  auto out = sizeof(commit_event) + overhead;
-  for (const auto* ids : {&event.changed, &event.removed})
-    for (const auto& id : *ids)
-      out += sizeof(std::string) + id.size();
-  return out;
-}
 
 failure no_such_watch(std::uint64_t number) {
   return {errc::invalid_argument,
@@ -64,7 +56,7 @@ bool watch_list::next(std::uint64_t number, std::uint64_t wait,
   }
   auto oldest = std::move(asked.events.front());
   asked.events.pop_front();
-  asked.bytes -= bytes_of(*oldest);
+  asked.bytes -= memory_bytes(*oldest);
   done(optional_event(*oldest));
   return true;
 }
@@ -92,7 +84,7 @@ void watch_list::publish(std::vector<commit_event> events) {
     return;
   for (auto& each : events) {
     auto event = std::make_shared<const commit_event>(std::move(each));
-    auto bytes = bytes_of(*event);
+    auto bytes = memory_bytes(*event);
     for (auto& [number, watcher] : watches_) {
       if (watcher.waits)
         settle(watcher, optional_event(*event));
@@ -115,10 +107,9 @@ void watch_list::keep(watch& into, const event_ptr& event, std::size_t bytes) {
     into.bytes += bytes;
     return;
   }
-  auto overflow = std::make_shared<commit_event>();
-  overflow->what = commit_event::kind::overflow;
-  overflow->generation = event->generation;
-  into.bytes = bytes_of(*overflow);
+  auto overflow =
+      std::make_shared<const commit_event>(overflow_at(event->generation));
+  into.bytes = memory_bytes(*overflow);
   into.events.clear();
   into.events.push_back(std::move(overflow));
 }

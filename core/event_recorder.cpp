@@ -9,14 +9,6 @@ namespace callboard {
 
 namespace {
 
-std::size_t bytes_of(const commit_event& event) {
-  auto out = sizeof event;
-  for (const auto* ids : {&event.changed, &event.removed})
-    for (const auto& id : *ids)
-      out += sizeof(std::string) + id.size();
-  return out;
-}
-
 commit_event event_of(const frame& transaction, std::uint32_t dimension) {
   commit_event out;
   out.generation = transaction.sequence;
@@ -31,14 +23,27 @@ commit_event event_of(const frame& transaction, std::uint32_t dimension) {
   };
   // The frame was applied before: it is well-formed.
   if (!for_each_operation(transaction, dimension, add))
-    out = {.what = commit_event::kind::overflow,
-           .generation = transaction.sequence,
-           .changed = {},
-           .removed = {}};
+    return overflow_at(transaction.sequence);
   return out;
 }
 
 } // namespace
+
+std::size_t memory_bytes(const commit_event& event) {
+  constexpr std::size_t overhead = 64; // of allocations and of the queue
+  auto out = sizeof event + overhead;
+  for (const auto* ids : {&event.changed, &event.removed})
+    for (const auto& id : *ids)
+      out += sizeof(std::string) + id.size();
+  return out;
+}
+
+commit_event overflow_at(std::uint64_t generation) {
+  commit_event out;
+  out.what = commit_event::kind::overflow;
+  out.generation = generation;
+  return out;
+}
 
 void event_recorder::start(std::uint64_t after) {
   stop();
@@ -64,24 +69,17 @@ void event_recorder::skip_to(std::uint64_t sequence) {
   if (!is_recording_ || sequence <= last_)
     return;
   last_ = sequence;
-  commit_event lost;
-  lost.what = commit_event::kind::overflow;
-  lost.generation = sequence;
-  add(std::move(lost));
+  add(overflow_at(sequence));
 }
 
 void event_recorder::add(commit_event event) {
-  bytes_ += bytes_of(event);
-  if (bytes_ > event_bytes_max) {
-    auto generation = event.generation;
-    event = {};
-    event.what = commit_event::kind::overflow;
-    event.generation = generation;
-  }
+  bytes_ += memory_bytes(event);
+  if (bytes_ > event_bytes_max)
+    event = overflow_at(event.generation);
   // It tells of all that came before.
   if (event.what == commit_event::kind::overflow) {
     events_.clear();
-    bytes_ = bytes_of(event);
+    bytes_ = memory_bytes(event);
   }
   events_.push_back(std::move(event));
 }
@@ -95,7 +93,7 @@ std::vector<commit_event> event_recorder::take(std::uint64_t last) {
   events_.erase(events_.begin(), end);
   bytes_ = 0;
   for (const auto& event : events_)
-    bytes_ += bytes_of(event);
+    bytes_ += memory_bytes(event);
   return out;
 }
 

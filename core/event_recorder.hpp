@@ -9,6 +9,12 @@
 
 namespace callboard {
 
+/// The memory that an event in a queue takes, about.
+std::size_t memory_bytes(const commit_event& event);
+
+/// The event that stands for all up to `generation`.
+commit_event overflow_at(std::uint64_t generation);
+
 /// Makes events of the frames that a handle applies, without a gap that it
 /// does not tell of.
 ///
