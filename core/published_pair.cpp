@@ -16,6 +16,8 @@ namespace {
 
 constexpr std::uint32_t private_mode = 0600;
 constexpr std::size_t copy_bytes = std::size_t{1} << 20;
+/// How often another process's checkpoints may get in the way of one look.
+constexpr int replacements_max = 50;
 
 result<std::unique_ptr<mapping>> contents(const directory& where,
                                           std::string_view name) {
@@ -137,18 +139,36 @@ result<published_pair::state> published_pair::examine(const manifest& root) {
   return state::outdated;
 }
 
+/// Without the checkpoint lock, another process may publish a newer base and
+/// remove the older one while this looks: then what was seen is looked at
+/// again.
+result<published_pair::owner>
+published_pair::owner_of(const std::string& published, std::string_view suffix,
+                         const manifest& root) {
+  for (int attempt = 0;; ++attempt) {
+    auto there = outside_.status(published);
+    if (!there) {
+      if (there.error().code == errc::not_found)
+        return owner::outdated;
+      return std::move(there).error();
+    }
+    CALLBOARD_TRY_ASSIGN(auto found,
+                         owner_of_file(published, *there, suffix, root));
+    if (found != owner::foreign || attempt == replacements_max)
+      return found;
+    auto now = outside_.status(published);
+    if (now && now->identity == there->identity)
+      return found;
+  }
+}
+
 /// Ours are links to a base in the private directory, or, where the file
 /// system has no links, copies of one. Bases that no MANIFEST has named yet do
 /// not count: a dead process may have copied a foreign pair to one.
 result<published_pair::owner>
-published_pair::owner_of(const std::string& published, std::string_view suffix,
-                         const manifest& root) {
-  auto there = outside_.status(published);
-  if (!there) {
-    if (there.error().code == errc::not_found)
-      return owner::outdated;
-    return std::move(there).error();
-  }
+published_pair::owner_of_file(const std::string& published,
+                              const file_status& there, std::string_view suffix,
+                              const manifest& root) {
   CALLBOARD_TRY_ASSIGN(auto names, home_.list());
   for (auto by_content : {false, true})
     for (const auto& name : names) {
@@ -158,8 +178,8 @@ published_pair::owner_of(const std::string& published, std::string_view suffix,
       auto ours = home_.status(name);
       if (!ours)
         continue;
-      auto same = ours->identity == there->identity;
-      if (by_content && ours->size_bytes == there->size_bytes) {
+      auto same = ours->identity == there.identity;
+      if (by_content && ours->size_bytes == there.size_bytes) {
         CALLBOARD_TRY_ASSIGN(same, is_copy_of(published, name));
       }
       if (same)
@@ -168,11 +188,17 @@ published_pair::owner_of(const std::string& published, std::string_view suffix,
   return owner::foreign;
 }
 
+/// False if one of them has gone meanwhile.
 result<bool> published_pair::is_copy_of(const std::string& published,
                                         const std::string& private_name) {
-  CALLBOARD_TRY_ASSIGN(auto left, contents(outside_, published));
-  CALLBOARD_TRY_ASSIGN(auto right, contents(home_, private_name));
-  return checksum(left->bytes()) == checksum(right->bytes());
+  auto left = contents(outside_, published);
+  auto right = contents(home_, private_name);
+  for (auto* each : {&left, &right})
+    if (!*each)
+      return each->error().code == errc::not_found
+                 ? result<bool>{false}
+                 : result<bool>{std::move(*each).error()};
+  return checksum((*left)->bytes()) == checksum((*right)->bytes());
 }
 
 std::uint64_t published_pair::index_row_count() const {

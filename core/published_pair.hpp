@@ -87,6 +87,9 @@ private:
   enum class owner : std::uint8_t { current, outdated, foreign };
   result<owner> owner_of(const std::string& published, std::string_view suffix,
                          const manifest& root);
+  result<owner> owner_of_file(const std::string& published,
+                              const file_status& there, std::string_view suffix,
+                              const manifest& root);
   result<bool> is_copy_of(const std::string& published,
                           const std::string& private_name);
   result<void> replace(const std::string& published,

@@ -9,10 +9,13 @@
 #include <atomic>
 #include <csignal>
 #include <functional>
+#include <future>
 #include <list>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <unistd.h>
+#include <utility>
 
 /// Stores that several processes have open at once. Deaths that nobody else
 /// watches are those of recovery_test.cpp.
@@ -589,6 +592,99 @@ TEST_CASE("A death at any operation of a recovery does not stop who has the "
     work.states.push_back(changed(second, {{"c", 1}, {"a3", 3}}));
   }
   check_every_death_beside(work, which);
+}
+
+// -- Checkpoints beside a reader ----------------------------------------------
+
+namespace {
+
+constexpr auto long_wait = std::chrono::minutes(1);
+
+/// Stops what is done on `disk`, ahead of one operation, until it may go on.
+class halt {
+public:
+  halt(faulty_io& disk, std::function<bool(const operation&)> is_here) {
+    disk.set_hook([shared = shared_, is_here](const operation& each) {
+      if (!shared->has_come && is_here(each)) {
+        shared->has_come = true;
+        shared->arrived.set_value();
+        shared->may_go_on.get_future().wait();
+      }
+      return fault::none();
+    });
+  }
+  halt(const halt&) = delete;
+  halt& operator=(const halt&) = delete;
+  ~halt() { go_on(); }
+
+  void wait() {
+    REQUIRE(arrived_.wait_for(long_wait) == std::future_status::ready);
+  }
+  void go_on() {
+    if (!std::exchange(went_on_, true))
+      shared_->may_go_on.set_value();
+  }
+
+private:
+  struct state {
+    bool has_come = false;
+    std::promise<void> arrived;
+    std::promise<void> may_go_on;
+  };
+  std::shared_ptr<state> shared_ = std::make_shared<state>();
+  std::future<void> arrived_ = shared_->arrived.get_future();
+  bool went_on_ = false;
+};
+
+/// Verifies a store while another process has written MANIFEST and not yet
+/// published; that goes on ahead of the verification's operation `ends_at`, or
+/// after it. Returns how many operations a verification has.
+std::size_t verify_beside_publication(std::optional<std::size_t> ends_at) {
+  scratch_directory place;
+  process checkpointer;
+  process reader;
+  auto theirs = checkpointer.open(options_for(place.path()));
+  auto ours = reader.open(options_for(place.path()));
+  put(*theirs, {{"a", 1}});
+  need(theirs->checkpoint(compaction::none));
+  need(ours->refresh());
+  put(*theirs, {{"b", 1}});
+
+  std::future<result<snapshot_ptr>> published;
+  std::future<result<void>> verified;
+  halt publication(checkpointer.disk, [](const operation& each) {
+    return each.kind == operation_kind::rename
+           && each.target.find(".callboard/") == std::string::npos;
+  });
+  published = std::async(std::launch::async,
+                         [&] { return theirs->checkpoint(compaction::none); });
+  publication.wait();
+  const auto begin = reader.disk.operation_count();
+  halt verification(reader.disk, [=](const operation& each) {
+    return ends_at && each.index == begin + *ends_at;
+  });
+  verified = std::async(std::launch::async, [&] { return ours->verify(); });
+  if (ends_at)
+    verification.wait();
+  else
+    verified.wait();
+  publication.go_on();
+  need(published.get());
+  verification.go_on();
+  need(verified.get());
+  return reader.disk.operation_count() - begin;
+}
+
+} // namespace
+
+TEST_CASE("A store is sound wherever another process's checkpoint ends while "
+          "it is verified") {
+  const auto count = verify_beside_publication({});
+  REQUIRE(count > 10);
+  for (std::size_t at = 0; at < count; ++at) {
+    CAPTURE(at);
+    verify_beside_publication(at);
+  }
 }
 
 // -- Drops --------------------------------------------------------------------
