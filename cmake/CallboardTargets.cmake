@@ -35,15 +35,21 @@ function(callboard_include_root name variable)
   set(${variable} ${root} PARENT_SCOPE)
 endfunction()
 
-# callboard_library(<name> SOURCES <file>... HEADERS <file>...)
+# callboard_library(<name> [FOLDER <folder>] SOURCES <file>...
+#                   HEADERS <file>...)
 #
 # Makes callboard_<name>, known as callboard::<name>, from the current folder,
-# which is called <name> too. HEADERS are the public ones: they are installed.
+# which is called <folder>, or as the library. HEADERS are the public ones: they
+# are installed.
 function(callboard_library name)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SOURCES;HEADERS")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "FOLDER" "SOURCES;HEADERS")
   set(target callboard_${name})
-  callboard_include_root(${name} include_root)
-  list(TRANSFORM arg_HEADERS PREPEND ${include_root}/${name}/)
+  set(folder ${name})
+  if(arg_FOLDER)
+    set(folder ${arg_FOLDER})
+  endif()
+  callboard_include_root(${folder} include_root)
+  list(TRANSFORM arg_HEADERS PREPEND ${include_root}/${folder}/)
 
   add_library(${target})
   add_library(callboard::${name} ALIAS ${target})

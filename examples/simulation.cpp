@@ -1,5 +1,5 @@
-#include "tests/simulation/simulated_embedder.hpp"
-#include "tests/simulation/world.hpp"
+#include "simulation/simulated_embedder.hpp"
+#include "simulation/world.hpp"
 
 #include <iostream>
 #include <set>

@@ -1,8 +1,8 @@
 #include "core/bytes.hpp"
 #include "core/manifest.hpp"
-#include "tests/simulation/machine.hpp"
-#include "tests/simulation/random_source.hpp"
-#include "tests/simulation/store_script.hpp"
+#include "simulation/machine.hpp"
+#include "simulation/random_source.hpp"
+#include "tests/support/store_script.hpp"
 
 #include <catch2/catch.hpp>
 

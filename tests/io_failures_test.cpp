@@ -1,5 +1,5 @@
-#include "tests/simulation/machine.hpp"
-#include "tests/simulation/store_script.hpp"
+#include "simulation/machine.hpp"
+#include "tests/support/store_script.hpp"
 
 #include <catch2/catch.hpp>
 

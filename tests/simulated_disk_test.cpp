@@ -1,6 +1,6 @@
 #include "core/io.hpp"
-#include "tests/simulation/machine.hpp"
-#include "tests/simulation/random_source.hpp"
+#include "simulation/machine.hpp"
+#include "simulation/random_source.hpp"
 #include "tests/support/scratch_directory.hpp"
 
 #include <catch2/catch.hpp>

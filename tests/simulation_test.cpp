@@ -1,4 +1,4 @@
-#include "tests/simulation/story.hpp"
+#include "tests/story/story.hpp"
 
 #include <catch2/catch.hpp>
 

@@ -3,7 +3,7 @@
 #include "core/bytes.hpp"
 #include "core/io.hpp"
 #include "core/result.hpp"
-#include "tests/simulation/machine.hpp"
+#include "simulation/machine.hpp"
 
 #include <algorithm>
 #include <cstddef>

@@ -2,8 +2,8 @@
 
 #include "core/io.hpp"
 #include "core/notice_board.hpp"
-#include "tests/simulation/disk.hpp"
-#include "tests/simulation/operation.hpp"
+#include "simulation/disk.hpp"
+#include "simulation/operation.hpp"
 
 #include <chrono>
 #include <cstddef>

@@ -1,7 +1,7 @@
-#include "tests/simulation/door.hpp"
+#include "simulation/door.hpp"
 
-#include "tests/simulation/machine_state.hpp"
-#include "tests/simulation/path.hpp"
+#include "simulation/machine_state.hpp"
+#include "simulation/path.hpp"
 
 #include <algorithm>
 #include <system_error>

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "core/io.hpp"
-#include "tests/simulation/random_source.hpp"
+#include "simulation/random_source.hpp"
 
 #include <cstddef>
 #include <cstdint>

@@ -1,9 +1,9 @@
-#include "tests/simulation/machine.hpp"
+#include "simulation/machine.hpp"
 
-#include "tests/simulation/door.hpp"
-#include "tests/simulation/machine_state.hpp"
-#include "tests/simulation/path.hpp"
-#include "tests/simulation/shared_memory.hpp"
+#include "simulation/door.hpp"
+#include "simulation/machine_state.hpp"
+#include "simulation/path.hpp"
+#include "simulation/shared_memory.hpp"
 
 #include <algorithm>
 #include <iterator>

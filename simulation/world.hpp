@@ -3,8 +3,8 @@
 #include "actors/client.hpp"
 #include "actors/messages.hpp"
 #include "actors/runtime_actors.hpp"
-#include "tests/simulation/machine.hpp"
-#include "tests/simulation/random_source.hpp"
+#include "simulation/machine.hpp"
+#include "simulation/random_source.hpp"
 
 #include <caf/actor.hpp>
 #include <caf/actor_cast.hpp>

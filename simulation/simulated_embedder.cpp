@@ -1,4 +1,4 @@
-#include "tests/simulation/simulated_embedder.hpp"
+#include "simulation/simulated_embedder.hpp"
 
 #include <cmath>
 #include <limits>

@@ -1,6 +1,6 @@
-#include "tests/simulation/shared_memory.hpp"
+#include "simulation/shared_memory.hpp"
 
-#include "tests/simulation/machine_state.hpp"
+#include "simulation/machine_state.hpp"
 
 #include <algorithm>
 #include <utility>

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "tests/simulation/machine.hpp"
+#include "simulation/machine.hpp"
 #include "tests/support/store_fixture.hpp"
 
 #include <cstdint>

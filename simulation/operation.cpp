@@ -1,4 +1,4 @@
-#include "tests/simulation/operation.hpp"
+#include "simulation/operation.hpp"
 
 #include <iterator>
 

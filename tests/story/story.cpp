@@ -1,8 +1,8 @@
-#include "tests/simulation/story.hpp"
+#include "tests/story/story.hpp"
 
 #include "core/store.hpp"
-#include "tests/simulation/simulated_embedder.hpp"
-#include "tests/simulation/world.hpp"
+#include "simulation/simulated_embedder.hpp"
+#include "simulation/world.hpp"
 
 #include <algorithm>
 #include <cmath>

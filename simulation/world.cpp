@@ -1,4 +1,4 @@
-#include "tests/simulation/world.hpp"
+#include "simulation/world.hpp"
 
 #include "actors/board_watcher.hpp"
 #include "actors/embedder_pool.hpp"

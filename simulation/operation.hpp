@@ -1,7 +1,7 @@
 #pragma once
 
 #include "core/result.hpp"
-#include "tests/simulation/disk.hpp"
+#include "simulation/disk.hpp"
 
 #include <cstddef>
 #include <cstdint>

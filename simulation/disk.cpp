@@ -1,4 +1,4 @@
-#include "tests/simulation/disk.hpp"
+#include "simulation/disk.hpp"
 
 #include <algorithm>
 #include <array>

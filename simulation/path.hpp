@@ -1,6 +1,6 @@
 #pragma once
 
-#include "tests/simulation/disk.hpp"
+#include "simulation/disk.hpp"
 
 #include <optional>
 #include <string_view>

@@ -1,4 +1,4 @@
-#include "tests/simulation/store_script.hpp"
+#include "tests/support/store_script.hpp"
 
 #include <algorithm>
 #include <utility>

@@ -1,10 +1,10 @@
 #pragma once
 
 #include "core/result.hpp"
-#include "tests/simulation/disk.hpp"
-#include "tests/simulation/operation.hpp"
-#include "tests/simulation/random_source.hpp"
-#include "tests/simulation/shared_memory.hpp"
+#include "simulation/disk.hpp"
+#include "simulation/operation.hpp"
+#include "simulation/random_source.hpp"
+#include "simulation/shared_memory.hpp"
 
 #include <chrono>
 #include <cstdint>

@@ -2,7 +2,7 @@
 
 #include "core/embedder.hpp"
 #include "core/io.hpp"
-#include "tests/simulation/random_source.hpp"
+#include "simulation/random_source.hpp"
 
 #include <chrono>
 #include <cstddef>
