@@ -64,6 +64,7 @@ void add_logs(const corpus& to) {
 void add_bases(const corpus& to) {
   const auto& sound = small_base::get();
   to.add("catalog", "sound", sound.catalog);
+  to.add("catalog", "one_move_less", sound.catalogs_less_a_move.front());
   for (const std::uint8_t flags : {0, 2}) {
     bytes out;
     append_value(out, static_cast<std::uint16_t>(sound.index.size()));

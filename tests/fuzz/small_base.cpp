@@ -78,10 +78,19 @@ small_base make() {
   out.index = bytes_of(place.read(base_index_name(small_base::epoch)));
   out.meta = bytes_of(place.read(base_meta_name(small_base::epoch)));
   out.catalog = bytes_of(place.read(base_catalog_name(small_base::epoch)));
-  out.catalog_without_moves = need(build_catalog(
-      out.descriptor,
-      std::span<const std::byte>(out.index).subspan(index_header_bytes),
-      as_text(out.meta), {}));
+  const auto planned = source.planned_moves();
+  const auto catalog_with = [&](const decltype(planned)& some) {
+    return need(build_catalog(
+        out.descriptor,
+        std::span<const std::byte>(out.index).subspan(index_header_bytes),
+        as_text(out.meta), some));
+  };
+  out.catalog_without_moves = catalog_with({});
+  for (std::size_t i = 0; i < planned.size(); ++i) {
+    auto fewer = planned;
+    fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(i));
+    out.catalogs_less_a_move.push_back(catalog_with(fewer));
+  }
   return out;
 }
 

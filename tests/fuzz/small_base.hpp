@@ -27,6 +27,8 @@ struct small_base {
   std::vector<std::byte> catalog;
   /// What `base` makes of the pair if the catalog is lost.
   std::vector<std::byte> catalog_without_moves;
+  /// The catalog with one planned move less: as right as the whole one.
+  std::vector<std::vector<std::byte>> catalogs_less_a_move;
 };
 
 } // namespace callboard::fuzz
