@@ -253,12 +253,7 @@ void storage_machine::remove(std::vector<std::string> ids, answer<void> done) {
 void storage_machine::remove_relation(std::string name, answer<void> done) {
   change(true, [this, name = std::move(name),
                 done = std::move(done)](const freshness& fresh) {
-    if (!fresh) {
-      done(fresh);
-      return;
-    }
-    auto ids = ids_of_relations(name);
-    done(ids ? remove_now(*ids) : std::move(ids).error());
+    done(fresh ? remove_relation_now(name) : fresh);
   });
 }
 
@@ -275,17 +270,30 @@ result<void> storage_machine::remove_now(std::span<const std::string> ids) {
   return {};
 }
 
-result<std::vector<std::string>>
-storage_machine::ids_of_relations(std::string_view name) const {
-  std::vector<std::string> out;
+/// Rows and pending upserts go each for itself: with a row that is about to be
+/// replaced by one of other ends, that one stays.
+result<void> storage_machine::remove_relation_now(std::string_view name) {
+  std::vector<std::string> rows;
+  std::vector<std::string> ids;
   for (auto field : {indexed_field::src_id, indexed_field::tgt_id}) {
-    CALLBOARD_TRY_ASSIGN(auto rows, view_->rows_with(field, name));
-    for (auto row : rows)
-      out.emplace_back(view_->id(row));
+    CALLBOARD_TRY_ASSIGN(auto found, view_->rows_with(field, name));
+    for (auto row : found)
+      rows.emplace_back(view_->id(row));
     for (auto& id : pending_.ids_with(field, name))
-      out.push_back(std::move(id));
+      ids.push_back(std::move(id));
   }
-  return out;
+  for (const auto& id : rows)
+    if (!pending_.find(id))
+      ids.push_back(id);
+  const std::unordered_set<std::string_view> goes(rows.begin(), rows.end());
+  CALLBOARD_TRY(
+      pending_.remove(ids, state_.view->drop_epoch(),
+                      [&](std::string_view id) { return goes.contains(id); }));
+  for (const auto& id : rows)
+    pending_.hide(id);
+  if (!rows.empty())
+    view_ = view_->without(rows);
+  return {};
 }
 
 // -- reads --------------------------------------------------------------------

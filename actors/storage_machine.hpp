@@ -133,8 +133,7 @@ private:
   void read_vectors(std::vector<std::string> ids,
                     answer<std::vector<id_vector>> done);
   result<void> remove_now(std::span<const std::string> ids);
-  result<std::vector<std::string>>
-  ids_of_relations(std::string_view name) const;
+  result<void> remove_relation_now(std::string_view name);
 
   // Watches and other waits.
   void note_view();

@@ -433,6 +433,8 @@ bool file_store::manifest_replaced() const {
 
 // -- following others ---------------------------------------------------------
 
+/// The last sequence that may be believed. To be asked for before MANIFEST is
+/// looked at: what is announced after that was replaced is in another log.
 std::uint64_t file_store::limit(reach how_far) const {
   auto announced = std::max(durable_, notices_->durable_sequence());
   auto out = how_far == reach::everything ? no_limit : announced;
@@ -453,22 +455,25 @@ result<void> file_store::load(reach how_far) {
 }
 
 result<void> file_store::load_once(reach how_far) {
+  const auto last = notices_ ? limit(how_far) : 0;
   std::unique_ptr<file> opened;
   CALLBOARD_TRY_ASSIGN(auto root, read_manifest(opened));
   CALLBOARD_TRY(check_identity(root));
-  CALLBOARD_TRY(settle_root(how_far));
-  if (!notices_)
+  if (!notices_) {
     notices_ = board_.attach({.id = root.base.store,
                               .working_directory = options_.working_directory,
                               .workspace = options_.workspace,
                               .namespace_name = options_.namespace_name});
+    return load_once(how_far);
+  }
+  CALLBOARD_TRY(settle_root(how_far));
   CALLBOARD_TRY_ASSIGN(auto base_rows,
                        base::open(door_, *home_, root.base, options_.base_map));
   applied_state state{std::move(base_rows), root.base_sequence,
                       root.drop_epoch};
   durable_ = std::max(durable_, root.base_sequence);
   events_.skip_to(root.base_sequence);
-  CALLBOARD_TRY(replay(state, root, how_far));
+  CALLBOARD_TRY(replay(state, root, last));
   if (state_ && state.sequence() < state_->sequence())
     return failure{errc::corrupt, path_of("MANIFEST")
                                       + ": the store went back from generation "
@@ -479,13 +484,16 @@ result<void> file_store::load_once(reach how_far) {
   root_ = std::move(root);
   root_file_ = std::move(opened);
   state_.emplace(std::move(state));
+  if (how_far == reach::durable)
+    durable_ = std::max(durable_, state_->sequence());
   update_view();
   return {};
 }
 
-/// Applies all logs of `root`, in order; leaves `log_` at the end of the last.
+/// Applies all logs of `root`, in order, up to the sequence `last`; leaves
+/// `log_` there.
 result<void> file_store::replay(applied_state& state, const manifest& root,
-                                reach how_far) {
+                                std::uint64_t last) {
   auto dimension = root.base.dimension;
   sealed_log_bytes_ = 0;
   CALLBOARD_TRY_ASSIGN(auto log,
@@ -495,7 +503,7 @@ result<void> file_store::replay(applied_state& state, const manifest& root,
       return inconsistent(path_of(log.name()),
                           "does not continue what is before it");
     if (i + 1 == root.logs.size()) {
-      CALLBOARD_TRY(replay_log(state, log, limit(how_far)));
+      CALLBOARD_TRY(replay_log(state, log, last));
       log_.emplace(std::move(log));
       break;
     }
@@ -579,6 +587,7 @@ result<void> file_store::step_through_logs(reach how_far) {
     CALLBOARD_TRY(replay_log(*state_, *log_, next.base_sequence()));
     if (state_->sequence() != next.base_sequence())
       return load(how_far);
+    durable_ = std::max(durable_, next.base_sequence());
     sealed_log_bytes_ += log_->offset();
     log_.emplace(std::move(next));
   }
@@ -591,8 +600,15 @@ result<void> file_store::drain(reach how_far) {
 
 result<snapshot_ptr> file_store::refresh() {
   auto outdated = seen_->outdated.exchange(false, std::memory_order_acq_rel);
+  const auto last = limit(reach::durable);
   CALLBOARD_TRY(follow(reach::durable));
-  CALLBOARD_TRY(drain(reach::durable));
+  CALLBOARD_TRY(replay_log(*state_, *log_, last));
+  // A catch-up that failed may have applied what nobody has synced.
+  if (state_->sequence() > std::max(last, durable_)) {
+    CALLBOARD_TRY(sync_log());
+  }
+  // Known here, too: the board that told it may be emptied.
+  durable_ = std::max(durable_, state_->sequence());
   if (outdated || !notices_->covers_all_processes()) {
     CALLBOARD_TRY(expose_unannounced());
   }
@@ -602,7 +618,8 @@ result<snapshot_ptr> file_store::refresh() {
 
 void file_store::keep_events(std::uint64_t after) {
   events_.start(after);
-  events_.skip_to(view_->generation());
+  // A refresh that failed half-way has applied more than the view shows.
+  events_.skip_to(state_->sequence());
 }
 
 std::vector<commit_event> file_store::take_events() {
@@ -623,7 +640,7 @@ result<void> file_store::drain_followed() {
     if (!*second)
       return {};
     durable_ = std::max(durable_, first->sequence);
-    CALLBOARD_TRY(drain(reach::durable));
+    CALLBOARD_TRY(replay_log(*state_, *log_, first->sequence));
   }
 }
 
@@ -860,10 +877,11 @@ result<void> file_store::write_frame(frame_type type,
 
 store_stats file_store::stats() const {
   store_stats out;
-  out.generation = state_->sequence();
+  // A refresh that failed half way has left a state beyond the view.
+  out.generation = view_->generation();
   out.base_epoch = root_.base.epoch;
   out.base_generation = root_.base_sequence;
-  out.drop_epoch = state_->drop_epoch();
+  out.drop_epoch = view_->drop_epoch();
   out.dimension = root_.base.dimension;
   out.model = root_.model;
   out.live_rows = view_->live_count();
@@ -890,7 +908,7 @@ result<void> file_store::verify_once() {
   auto position = std::move(log_);
   applied_state again{state_->base_rows(), root_.base_sequence,
                       root_.drop_epoch};
-  auto replayed = replay(again, root_, reach::durable);
+  auto replayed = replay(again, root_, state_->sequence());
   log_ = std::move(position);
   sealed_log_bytes_ = sealed;
   CALLBOARD_TRY(std::move(replayed));

@@ -115,7 +115,7 @@ private:
   result<void> load(reach how_far);
   result<void> load_once(reach how_far);
   result<void> replay(applied_state& state, const manifest& root,
-                      reach how_far);
+                      std::uint64_t last);
   result<void> replay_log(applied_state& state, log_cursor& log,
                           std::uint64_t limit);
   result<void> follow(reach how_far);

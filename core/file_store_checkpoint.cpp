@@ -260,10 +260,6 @@ result<void> file_store::rewrite() {
   auto sequence = state_->sequence();
   if (salvaged_)
     sequence = std::max(sequence, notices_->durable_sequence());
-  // Nor that of a failed commit whose frame may still stand in the old log:
-  // who has it open would take it for the next commit's.
-  if (notices_->poisoned_from() == sequence + 1)
-    ++sequence;
   auto source = fold(view_, kind, row_floor());
   CALLBOARD_TRY_ASSIGN(auto written, write_base(*home_, root_.base.store, epoch,
                                                 root_.base.dimension,

@@ -122,7 +122,9 @@ result<void> pending_buffer::remove(
 void pending_buffer::put_remove(const std::string& id,
                                 std::uint64_t drop_epoch) {
   auto found = by_id_.find(id);
-  if (found != by_id_.end() && !is_upsert(found->second->change))
+  // One from before a drop does not count after it.
+  if (found != by_id_.end() && !is_upsert(found->second->change)
+      && found->second->change->drop_epoch == drop_epoch)
     return;
   auto change = std::make_shared<commit_operation>();
   change->what = commit_operation::kind::remove;
@@ -158,6 +160,14 @@ void pending_buffer::erase(slot_list::iterator position) {
   upserts_ -= is_upsert(position->change) ? 1 : 0;
   by_id_.erase(position->change->id);
   slots_.erase(position);
+}
+
+void pending_buffer::hide(std::string_view id) {
+  auto found = by_id_.find(id);
+  if (found == by_id_.end())
+    return;
+  found->second->hides = true;
+  found->second->deleted_at = ++time_;
 }
 
 pending_change pending_buffer::find(std::string_view id) const {

@@ -76,6 +76,10 @@ public:
   remove(std::span<const std::string> ids, std::uint64_t drop_epoch,
          const std::function<bool(std::string_view)>& is_committed);
 
+  /// Has the committed row of `id` hidden until the pending change of `id`, if
+  /// there is one, is committed.
+  void hide(std::string_view id);
+
   /// The pending upsert of `id`, or null.
   pending_change find(std::string_view id) const;
   /// Whether committed rows of `id` must not be seen.

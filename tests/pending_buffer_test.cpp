@@ -273,6 +273,35 @@ TEST_CASE("bytes count vectors still to be made and return to zero",
   CHECK(handle.buffer.bytes() == 0);
 }
 
+TEST_CASE("a delete asked for again after a drop counts as asked for then",
+          "[pending]") {
+  handle handle;
+  handle.committed.emplace("a", "1");
+  constexpr std::uint64_t later_drop_epoch = 3;
+  const strings ids = {"a"};
+  const auto is_committed = [](std::string_view) { return true; };
+  REQUIRE(handle.remove(ids));
+  REQUIRE(handle.buffer.remove(ids, later_drop_epoch, is_committed));
+  const auto batch = handle.buffer.take();
+  REQUIRE(batch.changes.size() == 1);
+  CHECK(batch.changes.front()->drop_epoch == later_drop_epoch);
+  CHECK(handle.buffer.remove_count() == 1);
+}
+
+TEST_CASE("a row can be hidden until its pending upsert is committed",
+          "[pending]") {
+  handle handle;
+  handle.committed.emplace("a", "1");
+  REQUIRE(handle.upsert("a", "2"));
+  handle.buffer.hide("a");
+  handle.buffer.hide("b");
+  CHECK(handle.visible().empty());
+  CHECK(handle.buffer.find("a")->record == "2");
+  handle.commit();
+  CHECK(handle.visible().at("a") == "2");
+  CHECK(handle.buffer.empty());
+}
+
 TEST_CASE("pending relations are found by exact string equality",
           "[pending][B65][B66]") {
   handle handle;

@@ -315,6 +315,10 @@ TEST_CASE("an embedder that answers nonsense fails the commit and no record",
                  }),
                  "expected 2 vectors but got 1"));
   CHECK(contains(failed([](texts, auto) {
+                   return embedding_batch{std::vector<float>(12, 1.0F), {}};
+                 }),
+                 "expected 2 vectors but got 3"));
+  CHECK(contains(failed([](texts, auto) {
                    return embedding_batch{std::vector<float>(7, 1.0F), {}};
                  }),
                  "dimension mismatch"));

@@ -461,6 +461,29 @@ TEST_CASE("relations go with either end, pending or committed",
   CHECK(mine.visible() == rows{{"r3", "x"}, {"r5", "x"}});
 }
 
+TEST_CASE("a row and what is pending for its id go by their own relations",
+          "[machine][B65]") {
+  scratch_directory where;
+  test_handle mine(where);
+  auto relate = [&](std::string id, std::string source, std::string content) {
+    mine.settle(mine.upsert_record(std::move(id), R"({"content": ")" + content
+                                                      + R"(", "src_id": ")"
+                                                      + source + "\"}"));
+  };
+  relate("r1", "A", "old");
+  relate("r2", "B", "old");
+  mine.settle(mine.commit());
+  relate("r1", "B", "new");
+  relate("r2", "A", "new");
+  receipt<void> removed;
+  mine.machine->remove_relation("A", removed.way());
+  mine.settle(removed);
+  CHECK(mine.visible() == rows{{"r2", "old"}});
+  CHECK(mine.machine->pending_ids() == strings{"r1"});
+  mine.settle(mine.commit());
+  CHECK(mine.visible() == rows{{"r1", "new"}, {"r2", "old"}});
+}
+
 TEST_CASE("finalize publishes the pair, and does nothing when it need not",
           "[machine][B85][B86]") {
   scratch_directory where;

@@ -239,3 +239,22 @@ TEST_CASE("A commit that nobody announced is found by a look at the files") {
   CHECK_FALSE(probe->changed(reader->view()->generation()));
   CHECK_FALSE(probe->look_at_files());
 }
+
+TEST_CASE("A commit that failed is no event, even if its frame stays") {
+  two_processes s;
+  auto third = s.here.open(s.options());
+  put(*third, {{"a", 1}});
+  CHECK(s.heard().size() == 1);
+  s.here.disk.set_hook([](const operation& each) {
+    const bool hit = each.kind == operation_kind::sync_data
+                     || each.kind == operation_kind::truncate;
+    return hit ? fault::fail(errc::io_failure) : fault::none();
+  });
+  CHECK(failure_of(try_put(*third, {{"lost", 1}})).code == errc::broken);
+  s.here.disk.set_hook({});
+  auto fourth = s.here.open(s.options());
+  put(*fourth, {{"b", 1}});
+  for (const auto& each : s.heard())
+    CHECK(each.changed != ids{"lost"});
+  CHECK(contents(*s.watcher) == versions{{"a", 1}, {"b", 1}});
+}

@@ -1519,6 +1519,33 @@ TEST_CASE("A failed commit does not come back, even if its frame stays") {
   CHECK(reopened(s.place.path()) == changed(many("a", 3), {{"b", 1}}));
 }
 
+TEST_CASE("A failed commit is not shown by who has its log open while another "
+          "handle writes fresh files") {
+  one_store s;
+  process elsewhere;
+  auto reader = need(store::open(elsewhere.disk, s.here.board, s.options()));
+  put(*s.handle, many("a", 3));
+  need(reader->refresh());
+  need(s.handle->checkpoint(compaction::none));
+  s.here.disk.set_hook([](const operation& each) {
+    const bool hit = each.kind == operation_kind::sync_data
+                     || each.kind == operation_kind::truncate;
+    return hit ? fault::fail(errc::io_failure) : fault::none();
+  });
+  CHECK(failure_of(try_put(*s.handle, {{"lost", 1}})).code == errc::broken);
+  s.here.disk.set_hook({});
+  bool has_healed = false;
+  elsewhere.disk.set_hook([&](const operation& each) {
+    if (each.kind == operation_kind::read_at && each.path.ends_with("log-2")
+        && !std::exchange(has_healed, true))
+      put(*s.here.open(s.options()), {{"b", 1}});
+    return fault::none();
+  });
+  const auto seen = contents(*need(reader->refresh()));
+  REQUIRE(has_healed);
+  CHECK_FALSE(seen.contains("lost"));
+}
+
 TEST_CASE("A sync that fails while opening loses no commit") {
   one_store s;
   put(*s.handle, many("a", 3));
