@@ -2,30 +2,20 @@
 
 #include "core/bytes.hpp"
 
-#include <boost/interprocess/file_mapping.hpp>
-#include <boost/interprocess/mapped_region.hpp>
-#include <boost/interprocess/shared_memory_object.hpp>
-
 #include <algorithm>
 #include <bit>
-#include <cerrno>
-#include <cstring>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <optional>
 #include <utility>
 
 namespace callboard {
 
 namespace {
 
-namespace interprocess = boost::interprocess;
-
 /// Who holds the lock is at work for milliseconds, or stopped.
 constexpr auto lock_timeout = std::chrono::milliseconds(1000);
 /// How often the file may be replaced while we wait for its lock.
 constexpr int lock_attempts = 4;
-constexpr mode_t others = 077;
+constexpr std::uint32_t others = 077;
 
 using head_bits = std::array<std::uint64_t, sizeof(board_head) / 8>;
 using name_bits = std::array<std::uint64_t, sizeof(board_name) / 8>;
@@ -77,44 +67,20 @@ head_kind kind_of(const board_head& found, const board_head& expected) {
   return found == expected ? head_kind::ours : head_kind::of_another_layout;
 }
 
-/// All zero where the file is too short.
-board_head read_head(int descriptor) {
-  std::array<std::byte, sizeof(board_head)> bytes{};
-  if (::pread(descriptor, bytes.data(), bytes.size(), 0)
-      != static_cast<ssize_t>(bytes.size()))
-    bytes.fill(std::byte{0});
-  return std::bit_cast<board_head>(bytes);
+bool is_private(const found_memory& found) {
+  const auto& status = found.status;
+  return status.is_regular && found.is_own && (status.mode & others) == 0
+         && status.link_count == 1;
 }
 
-bool is_private(const struct stat& status) {
-  return S_ISREG(status.st_mode) && status.st_uid == ::geteuid()
-         && (status.st_mode & others) == 0 && status.st_nlink == 1;
-}
-
-/// Whether every byte has its place on the disk: to touch one that has not,
-/// when the disk is full, would kill us.
-bool has_all_blocks(const struct stat& status) {
-  constexpr auto needed = static_cast<off_t>(sizeof(board_memory));
-  constexpr blkcnt_t block = 512;
-  return status.st_size == needed && status.st_blocks >= needed / block;
-}
-
-/// If it fails, the disk keeps what was free.
-bool allocate(int descriptor, off_t size_before) {
-  int error = EINTR;
-  while (error == EINTR)
-    error = ::posix_fallocate(descriptor, 0, sizeof(board_memory));
-  // Nobody has mapped a board that has not its size yet.
-  if (error != 0 && size_before < static_cast<off_t>(sizeof(board_memory)))
-    (void)::ftruncate(descriptor, size_before);
-  return error == 0;
-}
-
-/// One per user and board file; lives until the machine restarts.
-std::string object_name(const file_identity& identity) {
-  return "callboard." + std::to_string(::geteuid()) + '.'
-         + std::to_string(identity.device) + '.'
-         + std::to_string(identity.inode);
+/// Whether there is nothing to clear: what was never used needs no page.
+bool is_blank(const board_slot& slot) {
+  for (const auto* word :
+       {&slot.name_hash, &slot.store_word, &slot.durable, &slot.poisoned,
+        &slot.base_epoch, &slot.writer_pid, &slot.announcement_count})
+    if (word->load(std::memory_order_relaxed) != 0)
+      return false;
+  return true;
 }
 
 } // namespace
@@ -166,8 +132,6 @@ board_page::board_page(io& door, std::string working_directory, board_head head)
       working_directory_(std::move(working_directory)),
       expected_head_(head) {}
 
-board_page::~board_page() = default;
-
 std::string board_page::path() const {
   return working_directory_ + '/' + std::string(board_file_name);
 }
@@ -178,7 +142,7 @@ failure board_page::refused(errc code, std::string_view why) const {
 }
 
 result<std::shared_ptr<board_page>>
-board_page::open(io& door, board_backing backing,
+board_page::open(io& door, board_memory_source& source, board_backing backing,
                  std::string working_directory) {
   const auto boot_id = door.boot_id();
   std::shared_ptr<board_page> page(
@@ -187,53 +151,45 @@ board_page::open(io& door, board_backing backing,
     return page->refused(errc::io_failure, "the boot id is unknown");
   CALLBOARD_TRY_ASSIGN(const auto held, page->lock());
   page->identity_ = held.identity;
-  try {
-    CALLBOARD_TRY(page->map(backing));
-  } catch (const interprocess::interprocess_exception& problem) {
-    return page->refused(errc::io_failure, problem.what());
-  }
+  CALLBOARD_TRY(page->map(source, backing));
   if (!page->has_expected_head())
     page->reset();
   return page;
 }
 
-result<void> board_page::map(board_backing backing) {
-  if (backing == board_backing::file)
-    return map(
-        interprocess::file_mapping(path().c_str(), interprocess::read_write),
-        identity_);
-  interprocess::permissions owner_only(0600);
-  return map(interprocess::shared_memory_object(
-                 interprocess::open_or_create, object_name(identity_).c_str(),
-                 interprocess::read_write, owner_only),
-             std::nullopt);
+result<void> board_page::map(board_memory_source& source,
+                             board_backing backing) {
+  auto opened = source.open(path(), identity_, backing);
+  if (!opened)
+    return refused(opened.error().code, opened.error().message);
+  const auto& found = (*opened)->found();
+  CALLBOARD_TRY(examine(found, backing));
+  const auto mapped = (*opened)->map(sizeof(board_memory));
+  if (!mapped)
+    return refused(mapped.error().code, mapped.error().message);
+  area_ = std::move(*opened);
+  memory_ = static_cast<board_memory*>(*mapped);
+  // A board that was cut is not whole again because it has its size again.
+  if (found.status.size_bytes < sizeof(board_memory))
+    memory_->head.front().store(0, std::memory_order_relaxed);
+  return {};
 }
 
-/// Boost follows symbolic links: what it opened is compared with what the
+/// A source follows symbolic links: what it opened is compared with what the
 /// door, which does not, has found, before anything is changed.
-template <class Source>
-result<void> board_page::map(const Source& source,
-                             const std::optional<file_identity>& expected) {
-  const int descriptor = source.get_mapping_handle().handle;
-  struct stat status {};
-  if (::fstat(descriptor, &status) != 0 || !is_private(status)
-      || (expected && *expected != file_identity{status.st_dev, status.st_ino}))
+result<void> board_page::examine(const found_memory& found,
+                                 board_backing backing) const {
+  const auto& status = found.status;
+  if (!is_private(found)
+      || (backing == board_backing::file && status.identity != identity_))
     return refused(errc::permission_denied,
                    "it must be a file of the user's own, mode 0600, with one "
                    "name; remove it");
-  if (status.st_size > static_cast<off_t>(sizeof(board_memory))
-      || kind_of(read_head(descriptor), expected_head_)
+  if (status.size_bytes > sizeof(board_memory)
+      || kind_of(std::bit_cast<board_head>(found.head), expected_head_)
              == head_kind::of_another_layout)
     return refused(errc::unsupported_format,
                    "it has another layout; remove it when no program uses it");
-  if (!has_all_blocks(status) && !allocate(descriptor, status.st_size))
-    return refused(errc::no_space, "it cannot get its size");
-  region_ = std::make_unique<interprocess::mapped_region>(
-      source, interprocess::read_write, 0, sizeof(board_memory));
-  memory_ = static_cast<board_memory*>(region_->get_address());
-  // A board that was cut is not whole again because it has its size again.
-  if (status.st_size < static_cast<off_t>(sizeof(board_memory)))
-    memory_->head.front().store(0, std::memory_order_relaxed);
   return {};
 }
 
@@ -253,6 +209,8 @@ void board_page::reset() {
   auto& head = memory().head;
   head.front().store(0, std::memory_order_seq_cst);
   for (auto& slot : memory().slots) {
+    if (is_blank(slot))
+      continue;
     take(slot, 0);
     slot.name_hash.store(0, std::memory_order_relaxed);
   }

@@ -3,6 +3,7 @@
 #include "core/io.hpp"
 #include "core/notice_board.hpp"
 #include "core/result.hpp"
+#include "ipc/board_memory_source.hpp"
 #include "ipc/wake_word.hpp"
 
 #include <array>
@@ -10,13 +11,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
-
-namespace boost::interprocess {
-class mapped_region;
-} // namespace boost::interprocess
 
 /// The board of one working directory, in memory that processes share.
 ///
@@ -131,7 +127,8 @@ struct board_store_keys {
 
 /// The mapped board of one working directory.
 ///
-/// Ownership: borrows the `io`. Slots live as long as the page.
+/// Ownership: borrows the `io`, and the source only to open. Slots live as long
+///            as the page.
 /// Threads:   thread-safe.
 class board_page {
 public:
@@ -139,9 +136,9 @@ public:
   /// empties it if it is damaged or of another boot. Fails, and changes
   /// nothing, if it is not the user's own, or of another layout.
   static result<std::shared_ptr<board_page>>
-  open(io& door, board_backing backing, std::string working_directory);
+  open(io& door, board_memory_source& source, board_backing backing,
+       std::string working_directory);
 
-  ~board_page();
   board_page(const board_page&) = delete;
   board_page& operator=(const board_page&) = delete;
 
@@ -166,10 +163,8 @@ private:
   board_page(io& door, std::string working_directory, board_head head);
 
   result<locked_file> lock() const;
-  template <class Source>
-  result<void> map(const Source& source,
-                   const std::optional<file_identity>& expected);
-  result<void> map(board_backing backing);
+  result<void> map(board_memory_source& source, board_backing backing);
+  result<void> examine(const found_memory& found, board_backing backing) const;
   void reset();
   bool has_expected_head() const;
   void take(board_slot& slot, std::uint64_t store_word);
@@ -182,7 +177,7 @@ private:
   const std::string working_directory_;
   const board_head expected_head_;
   file_identity identity_;
-  std::unique_ptr<boost::interprocess::mapped_region> region_;
+  std::unique_ptr<board_area> area_;
   board_memory* memory_ = nullptr;
   std::atomic<bool> is_current_{true};
 };

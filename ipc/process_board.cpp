@@ -1,28 +1,17 @@
 #include "ipc/process_board.hpp"
 
-#include "ipc/wake_word.hpp"
-
 #include <array>
 #include <atomic>
-#include <chrono>
-#include <cstdint>
 #include <limits>
-#include <map>
-#include <memory>
-#include <mutex>
 #include <optional>
-#include <string>
-#include <tuple>
+#include <utility>
 
 namespace callboard {
 
-namespace {
-
-/// Of the whole process: waiters watch it.
-wake_word announcement_word{0};
-
-class process_notices : public store_notices {
+class local_board::notices final : public store_notices {
 public:
+  explicit notices(std::shared_ptr<wake_word> word) : word_(std::move(word)) {}
+
   std::uint64_t durable_sequence() const noexcept override {
     // Pairs with the release in `announce`: who sees the sequence sees what
     // the announcing thread wrote before.
@@ -35,7 +24,7 @@ public:
       if (durable_.compare_exchange_weak(known, sequence,
                                          std::memory_order_release,
                                          std::memory_order_relaxed)) {
-        wake(announcement_word);
+        wake(*word_);
         return;
       }
     }
@@ -71,56 +60,43 @@ private:
   static constexpr auto nothing_poisoned =
       std::numeric_limits<std::uint64_t>::max();
 
+  const std::shared_ptr<wake_word> word_;
   std::atomic<std::uint64_t> durable_{0};
   std::atomic<std::uint64_t> poisoned_{nothing_poisoned};
 };
 
-class process_notice_board : public notice_board {
-public:
-  std::shared_ptr<store_notices> attach(const store_address& address) override {
-    std::lock_guard lock(mutex_);
-    // Not by the id alone: a copied directory has the same one.
-    auto& notices = notices_[{address.working_directory, address.workspace,
-                              address.namespace_name, address.id}];
-    if (!notices)
-      notices = std::make_shared<process_notices>();
-    return notices;
-  }
+local_board::local_board() : word_(std::make_shared<wake_word>(0)) {}
 
-  std::uint64_t announcements() const noexcept override {
-    return announcement_word.load(std::memory_order_acquire);
-  }
+local_board::~local_board() = default;
 
-  void wait(std::uint64_t seen, std::chrono::milliseconds timeout) override {
-    const std::array words{
-        interruption_.watched(),
-        watched_word{&announcement_word, static_cast<std::uint32_t>(seen)}};
-    wait_for_change(words, timeout);
-    interruption_.serve();
-  }
-
-  void interrupt() noexcept override { interruption_.raise(); }
-
-private:
-  using key = std::tuple<std::string, std::string, std::string, store_id>;
-
-  interruption interruption_;
-  std::mutex mutex_;
-  // Protected by mutex_:
-  std::map<key, std::shared_ptr<process_notices>> notices_;
-};
-
-} // namespace
-
-notice_board& process_board() {
-  // Never destroyed: handles in static objects may outlive any order of
-  // destruction.
-  static auto* board = new process_notice_board;
-  return *board;
+std::shared_ptr<store_notices>
+local_board::attach(const store_address& address) {
+  const std::lock_guard guard(mutex_);
+  // Not by the id alone: a copied directory has the same one.
+  auto& found = notices_[{address.working_directory, address.workspace,
+                          address.namespace_name, address.id}];
+  if (!found)
+    found = std::make_shared<notices>(word_);
+  return found;
 }
 
-const std::atomic<std::uint32_t>& process_board_word() noexcept {
-  return announcement_word;
+std::uint64_t local_board::announcements() const noexcept {
+  return word_->load(std::memory_order_acquire);
+}
+
+void local_board::wait(std::uint64_t seen, std::chrono::milliseconds timeout) {
+  const std::array words{
+      interruption_.watched(),
+      watched_word{word_.get(), static_cast<std::uint32_t>(seen)}};
+  wait_for_change(words, timeout);
+  interruption_.serve();
+}
+
+local_board& process_board() {
+  // Never destroyed: handles in static objects may outlive any order of
+  // destruction.
+  static auto* board = new local_board;
+  return *board;
 }
 
 } // namespace callboard

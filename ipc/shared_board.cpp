@@ -2,7 +2,6 @@
 
 #include "core/bytes.hpp"
 #include "ipc/board_page.hpp"
-#include "ipc/process_board.hpp"
 #include "ipc/wake_word.hpp"
 
 #include <algorithm>
@@ -13,7 +12,6 @@
 #include <span>
 #include <string_view>
 #include <tuple>
-#include <unistd.h>
 #include <utility>
 
 namespace callboard {
@@ -30,12 +28,13 @@ constexpr auto look_interval = std::chrono::milliseconds(500);
 class slot_notices final : public store_notices {
 public:
   slot_notices(std::shared_ptr<board_page> page, board_slot& slot,
-               const store_address& address)
+               const store_id& id, std::uint64_t process,
+               std::shared_ptr<store_notices> substitute)
       : page_(std::move(page)),
         slot_(slot),
-        keys_(address.id),
-        process_(static_cast<std::uint64_t>(::getpid())),
-        substitute_(process_board().attach(address)) {}
+        keys_(id),
+        process_(process),
+        substitute_(std::move(substitute)) {}
 
   std::uint64_t durable_sequence() const noexcept override {
     // Pairs with the release in `raise`.
@@ -137,8 +136,13 @@ void slot_notices::poison(std::uint64_t sequence) noexcept {
 
 class shared_board::implementation {
 public:
-  implementation(io& door, board_backing backing)
-      : door_(door), backing_(backing), looked_(door.steady_clock()) {}
+  implementation(io& door, board_backing backing, board_memory_source& source,
+                 local_board& substitute)
+      : door_(door),
+        backing_(backing),
+        source_(source),
+        substitute_(substitute),
+        looked_(door.steady_clock()) {}
 
   std::shared_ptr<store_notices> attach(const store_address& address);
   std::uint64_t announcements() const;
@@ -165,6 +169,8 @@ private:
 
   io& door_;
   const board_backing backing_;
+  board_memory_source& source_;
+  local_board& substitute_;
   interruption interruption_;
   /// When `wait` last looked whether boards were replaced.
   std::chrono::nanoseconds looked_;
@@ -187,7 +193,7 @@ std::shared_ptr<store_notices>
 shared_board::implementation::attach(const store_address& address) {
   const std::lock_guard attaching(attach_mutex_);
   auto notices = try_attach(address);
-  return notices ? notices : process_board().attach(address);
+  return notices ? notices : substitute_.attach(address);
 }
 
 /// Null where the board cannot be shared.
@@ -207,7 +213,9 @@ shared_board::implementation::try_attach(const store_address& address) {
     if (!page)
       return nullptr;
     if (const auto slot = page->claim(address)) {
-      auto made = std::make_shared<slot_notices>(page, **slot, address);
+      auto made = std::make_shared<slot_notices>(page, **slot, address.id,
+                                                 source_.process_number(),
+                                                 substitute_.attach(address));
       notices_[wanted] = made;
       return made;
     }
@@ -225,7 +233,7 @@ shared_board::implementation::page_of(const std::string& working_directory) {
     if (found != pages_.end() && found->second.page->is_current())
       return found->second.page;
   }
-  auto opened = board_page::open(door_, backing_, working_directory);
+  auto opened = board_page::open(door_, source_, backing_, working_directory);
   if (!opened)
     return nullptr;
   const std::lock_guard guard(mutex_);
@@ -260,7 +268,7 @@ void shared_board::implementation::forget_unused() {
 
 /// Modulo 2^32 exactly one more with every announcement.
 std::uint64_t shared_board::implementation::announcements() const {
-  std::uint64_t sum = process_board().announcements();
+  std::uint64_t sum = substitute_.announcements();
   const std::lock_guard guard(mutex_);
   sum += settled_;
   for (const auto& [path, each] : pages_)
@@ -270,7 +278,7 @@ std::uint64_t shared_board::implementation::announcements() const {
 
 void shared_board::implementation::wait(std::uint64_t seen,
                                         std::chrono::milliseconds timeout) {
-  const auto& process_word = process_board_word();
+  const auto& process_word = substitute_.announcement_word();
   const auto process_count = process_word.load(std::memory_order_acquire);
   std::vector<watched_word> words{interruption_.watched(),
                                   {&process_word, process_count}};
@@ -309,7 +317,12 @@ void shared_board::implementation::look_again() {
 }
 
 shared_board::shared_board(io& door, board_backing backing)
-    : implementation_(std::make_unique<implementation>(door, backing)) {}
+    : shared_board(door, backing, mapped_memory(), process_board()) {}
+
+shared_board::shared_board(io& door, board_backing backing,
+                           board_memory_source& source, local_board& substitute)
+    : implementation_(
+        std::make_unique<implementation>(door, backing, source, substitute)) {}
 
 shared_board::~shared_board() = default;
 

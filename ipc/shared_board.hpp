@@ -3,6 +3,8 @@
 #include "core/io.hpp"
 #include "core/notice_board.hpp"
 #include "core/result.hpp"
+#include "ipc/board_memory_source.hpp"
+#include "ipc/process_board.hpp"
 
 #include <chrono>
 #include <cstdint>
@@ -23,7 +25,8 @@ namespace callboard {
 ///
 /// Where it cannot be shared (the directory may not be written, the disk is
 /// full, the board is full, of another layout, or not the user's own),
-/// `attach` returns the notices of `process_board`; the next one tries again.
+/// `attach` returns those of a substitute, the `process_board`; the next one
+/// tries again.
 ///
 /// Notices no longer cover all processes when their slot has become that of
 /// another store (one that was made anew under the same name), when the board
@@ -34,8 +37,9 @@ namespace callboard {
 /// All programs that use a directory should use the same backing: those of the
 /// other one find commits by the files only. So do other machines.
 ///
-/// Ownership: borrows `door`, which must outlive it and its notices. Notices
-///            may outlive the board.
+/// Ownership: borrows `door`, which must outlive it and its notices, and the
+///            source and the substitute, which must outlive it. Notices may
+///            outlive the board.
 /// Threads:   thread-safe; but one thread at a time in `wait`. `attach` reads
 ///            and locks files: up to a second, if a stopped process has the
 ///            lock.
@@ -43,6 +47,9 @@ namespace callboard {
 class shared_board final : public notice_board {
 public:
   explicit shared_board(io& door, board_backing backing = board_backing::file);
+  /// With memory and a substitute of other kinds, for a simulated process.
+  shared_board(io& door, board_backing backing, board_memory_source& source,
+               local_board& substitute);
   ~shared_board() override;
   shared_board(const shared_board&) = delete;
   shared_board& operator=(const shared_board&) = delete;

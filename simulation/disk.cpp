@@ -294,7 +294,7 @@ struct disk::inode {
   }
 
   void lose_weakly(random_source& random) {
-    if (durable_mode != mode && random.one_in(2))
+    if (durable_mode != mode && !random.one_in(2))
       mode = durable_mode;
     durable_mode = mode;
     if (changes.empty() && lost.empty() && !lost_size)
@@ -693,6 +693,18 @@ std::size_t disk::unsynced_count() const {
     count +=
         found->changes.size() + found->lost.size() + found->name_changes.size();
   return count;
+}
+
+std::string_view to_string(loss_model model) noexcept {
+  switch (model) {
+  case loss_model::kill:
+    return "kill";
+  case loss_model::ordered:
+    return "ordered";
+  case loss_model::weakest:
+    return "weakest";
+  }
+  return "unknown";
 }
 
 void disk::lose_power(loss_model model, random_source& random) {

@@ -33,6 +33,8 @@ enum class loss_model : std::uint8_t {
   weakest,
 };
 
+std::string_view to_string(loss_model model) noexcept;
+
 /// A file system in memory that knows which of its content is durable: files,
 /// directories, hard links, permission bits (kept, but not enforced: everybody
 /// may do everything). Names are not checked.

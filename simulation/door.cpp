@@ -184,7 +184,7 @@ result<file_status> simulated_file::status() const {
   file_status out;
   CALLBOARD_TRY(
       handle_.perform(described_as(operation_kind::status, 0, 0), [&] {
-        out = handle_.files().status(handle_.inode());
+        out = handle_.machine().status_of(handle_.inode());
         return no_error;
       }));
   return out;
@@ -195,7 +195,7 @@ result<std::size_t> simulated_file::read_at(std::uint64_t offset,
   std::size_t count = 0;
   CALLBOARD_TRY(handle_.perform(
       described_as(operation_kind::read_at, offset, buffer.size()), [&] {
-        count = handle_.files().read(handle_.inode(), offset, buffer);
+        count = handle_.machine().read(handle_.inode(), offset, buffer);
         return no_error;
       }));
   return count;
@@ -203,8 +203,7 @@ result<std::size_t> simulated_file::read_at(std::uint64_t offset,
 
 std::errc simulated_file::put(std::uint64_t offset,
                               std::span<const std::byte> data) {
-  return handle_.files().write(handle_.inode(), offset, data,
-                               handle_.machine().wall_ns());
+  return handle_.machine().write(handle_.inode(), offset, data);
 }
 
 /// All of it, unless only a part is to be done; if somebody watches, with a
@@ -413,7 +412,9 @@ std::errc simulated_directory::make_file(std::string_view name, open_mode mode,
   const auto there = files.find(handle_.inode(), name);
   if (!there && (!creates || files.is_removed(handle_.inode())))
     return std::errc::no_such_file_or_directory;
-  found = there ? *there : files.create_file(handle_.inode(), name, 0600, now);
+  found = there ? *there
+                : handle_.machine().made(
+                    files.create_file(handle_.inode(), name, 0600, now));
   if (files.is_directory(found))
     return std::errc::is_a_directory;
   if (mode == open_mode::create_empty && files.status(found).size_bytes != 0)
@@ -455,8 +456,8 @@ simulated_directory::open_directory(std::string_view name, bool create) const {
     if (!found && (!create || files.is_removed(handle_.inode())))
       return std::errc::no_such_file_or_directory;
     if (!found)
-      found = files.create_directory(handle_.inode(), name, 0700,
-                                     handle_.machine().wall_ns());
+      found = handle_.machine().made(files.create_directory(
+          handle_.inode(), name, 0700, handle_.machine().wall_ns()));
     if (!files.is_directory(*found))
       return std::errc::not_a_directory;
     opened = std::make_unique<simulated_directory>(handle_.shared_self(),
@@ -475,7 +476,7 @@ result<file_status> simulated_directory::status(std::string_view name) const {
     const auto found = handle_.files().find(handle_.inode(), name);
     if (!found)
       return std::errc::no_such_file_or_directory;
-    out = handle_.files().status(*found);
+    out = handle_.machine().status_of(*found);
     return no_error;
   }));
   return out;
@@ -579,9 +580,9 @@ std::errc simulated_system::walk(std::string_view path, bool create,
     if (!next && !create)
       return std::errc::no_such_file_or_directory;
     const auto parent = found;
-    found =
-        next ? *next
-             : files.create_directory(parent, part, 0755, machine().wall_ns());
+    found = next ? *next
+                 : machine().made(files.create_directory(parent, part, 0755,
+                                                         machine().wall_ns()));
     if (create && synced) // who made it may have died before
       files.sync_directory(parent);
   }

@@ -1,9 +1,9 @@
 #include "simulation/machine.hpp"
 
+#include "simulation/board.hpp"
 #include "simulation/door.hpp"
 #include "simulation/machine_state.hpp"
 #include "simulation/path.hpp"
-#include "simulation/shared_memory.hpp"
 
 #include <algorithm>
 #include <iterator>
@@ -51,6 +51,49 @@ std::size_t lock_table::count() const {
 
 // -- What processes share -----------------------------------------------------
 
+board_content& machine_state::board_at(disk::inode_number file) {
+  const auto found = boards.find(file);
+  return found != boards.end()
+             ? found->second
+             : boards.emplace(file, board_content(*files.content(file)))
+                   .first->second;
+}
+
+file_status machine_state::status_of(disk::inode_number file) const {
+  auto out = files.status(file);
+  if (boards.contains(file))
+    out.size_bytes = sizeof(board_memory);
+  return out;
+}
+
+std::size_t machine_state::read(disk::inode_number file, std::uint64_t offset,
+                                std::span<std::byte> into) const {
+  const auto board = boards.find(file);
+  return board != boards.end() ? board->second.read(offset, into)
+                               : files.read(file, offset, into);
+}
+
+std::errc machine_state::write(disk::inode_number file, std::uint64_t offset,
+                               std::span<const std::byte> data) {
+  const auto board = boards.find(file);
+  if (board == boards.end())
+    return files.write(file, offset, data, wall_ns());
+  board->second.write(offset, data, *board_memories);
+  return {};
+}
+
+/// Some files have not even their size.
+void machine_state::lose_power_of_boards() {
+  for (auto each = boards.begin(); each != boards.end();) {
+    if (random.one_in(4)) {
+      each = boards.erase(each);
+    } else {
+      each->second.lose_power(random);
+      ++each;
+    }
+  }
+}
+
 void machine_state::close(handle_number number) {
   const auto found = handles.find(number);
   if (found == handles.end())
@@ -76,10 +119,11 @@ void machine_state::lose_power(loss_model model) {
     if (const auto alive = each.lock())
       kill(*alive);
   processes.clear();
+  unshared_attachments = 0;
   files.lose_power(model, random);
   if (model == loss_model::kill)
     return;
-  memory = {};
+  lose_power_of_boards();
   ++boot;
 }
 
@@ -128,6 +172,8 @@ step::step(process_state& self, operation& what)
   what_.index = machine_.next_operation++;
   if (machine_.policy)
     fault_ = machine_.policy(what_);
+  if (fault_.what != fault::action::none && machine_.fault_observer)
+    machine_.fault_observer(what_, fault_);
   if (!self.is_alive) {
     refusal_ = dead(what_);
   } else if (fault_.what == fault::action::fail) {
@@ -193,7 +239,7 @@ failure step::fail(failure reason) {
 process::process(std::shared_ptr<process_state> state)
     : state_(std::move(state)),
       door_(make_door(state_)),
-      board_(make_board(state_)) {}
+      board_(make_board(state_, *door_)) {}
 
 process::~process() {
   kill();
@@ -213,8 +259,10 @@ void process::kill() {
 
 // -- The machine --------------------------------------------------------------
 
-machine::machine(std::uint64_t seed)
-    : state_(std::make_shared<machine_state>(seed)) {}
+machine::machine(std::uint64_t seed) : machine(random_source(seed)) {}
+
+machine::machine(random_source random)
+    : state_(std::make_shared<machine_state>(std::move(random))) {}
 
 machine::machine(std::shared_ptr<machine_state> state)
     : state_(std::move(state)) {}
@@ -224,10 +272,11 @@ machine::machine(machine&&) noexcept = default;
 machine& machine::operator=(machine&&) noexcept = default;
 
 machine machine::clone(std::uint64_t seed) const {
-  auto copy = std::make_shared<machine_state>(seed);
+  auto copy = std::make_shared<machine_state>(random_source(seed));
   copy->files = state_->files;
   copy->files.release_all();
-  copy->memory = state_->memory;
+  copy->boards = state_->boards;
+  copy->board_memories = state_->board_memories;
   copy->steady = state_->steady;
   copy->wall = state_->wall;
   copy->boot = state_->boot;
@@ -278,6 +327,11 @@ void machine::on_moment(
   state_->observer = std::move(observer);
 }
 
+void machine::on_injected(
+    std::function<void(const operation&, const fault&)> observer) {
+  state_->fault_observer = std::move(observer);
+}
+
 std::uint64_t machine::operation_count() const noexcept {
   return state_->next_operation;
 }
@@ -298,6 +352,10 @@ std::size_t machine::lock_count() const noexcept {
   return state_->locks.count();
 }
 
+std::uint64_t machine::unshared_attachments() const noexcept {
+  return state_->unshared_attachments;
+}
+
 std::size_t machine::unsynced_count() const {
   return state_->files.unsynced_count();
 }
@@ -312,16 +370,16 @@ std::optional<std::string> machine::read_file(std::string_view path) const {
   const auto found = find(state_->files, path);
   if (!found || state_->files.is_directory(*found))
     return std::nullopt;
-  const auto content = state_->files.content(*found);
-  return std::string(reinterpret_cast<const char*>(content->data()),
-                     content->size());
+  std::string out(state_->status_of(*found).size_bytes, '\0');
+  (void)state_->read(*found, 0, std::as_writable_bytes(std::span(out)));
+  return out;
 }
 
 std::optional<file_status> machine::status(std::string_view path) const {
   const auto found = find(state_->files, path);
   if (!found)
     return std::nullopt;
-  return state_->files.status(*found);
+  return state_->status_of(*found);
 }
 
 void machine::write_file(std::string_view path, std::string_view content) {
@@ -330,7 +388,8 @@ void machine::write_file(std::string_view path, std::string_view content) {
   const auto directory = find(files, parent).value();
   if (files.find(directory, name))
     (void)files.remove(directory, name);
-  const auto made = files.create_file(directory, name, 0600, state_->wall_ns());
+  const auto made =
+      state_->made(files.create_file(directory, name, 0600, state_->wall_ns()));
   (void)files.write(made, 0, std::as_bytes(std::span(content)),
                     state_->wall_ns());
   files.sync(made);

@@ -4,6 +4,7 @@
 #include "core/notice_board.hpp"
 #include "simulation/disk.hpp"
 #include "simulation/operation.hpp"
+#include "simulation/random_source.hpp"
 
 #include <chrono>
 #include <cstddef>
@@ -34,8 +35,9 @@ struct machine_state;
 struct process_state;
 
 struct process_options {
-  /// Whether it has the machine's shared memory. Without, it has a board of
-  /// its own, which does not cover other processes.
+  /// Whether it can share memory: then it has a `shared_board`, in files of the
+  /// machine. Without, it has a board of its own, which does not cover other
+  /// processes.
   bool has_board = true;
 };
 
@@ -79,6 +81,9 @@ private:
 class machine {
 public:
   explicit machine(std::uint64_t seed);
+  /// What its power losses leave follows from `random`. If that is calm, they
+  /// leave what was synced and nothing else.
+  explicit machine(random_source random);
   ~machine();
   machine(machine&&) noexcept;
   machine& operator=(machine&&) noexcept;
@@ -90,7 +95,8 @@ public:
   std::unique_ptr<process> start_process(process_options options = {});
 
   /// All processes die. If `model` is not `kill`, the machine starts again:
-  /// with another boot id, empty shared memory, and the files that are left.
+  /// with another boot id, and the files that are left; what is in those of
+  /// boards are zeros, old words or garbage.
   void lose_power(loss_model model);
 
   /// What `io::steady_clock` shows to all processes.
@@ -108,6 +114,10 @@ public:
   /// Called before each operation: what is to happen to it.
   void on_fault(std::function<fault(const operation&)> policy);
 
+  /// Called for each fault that the policy has chosen, before it happens.
+  void
+  on_injected(std::function<void(const operation&, const fault&)> observer);
+
   /// Called at each moment of each operation that is done; see `clone`.
   void on_moment(std::function<void(moment, const operation&)> observer);
 
@@ -123,6 +133,9 @@ public:
 
   /// How many locks are held.
   std::size_t lock_count() const noexcept;
+  /// How often, since the machine started or all processes died, a process has
+  /// attached to a store without sharing its board: others do not hear of it.
+  std::uint64_t unshared_attachments() const noexcept;
   /// How many operations a power cut could take back.
   std::size_t unsynced_count() const;
   /// All files, as one number.

@@ -1,10 +1,10 @@
 #pragma once
 
 #include "core/result.hpp"
+#include "simulation/board_content.hpp"
 #include "simulation/disk.hpp"
 #include "simulation/operation.hpp"
 #include "simulation/random_source.hpp"
-#include "simulation/shared_memory.hpp"
 
 #include <chrono>
 #include <cstdint>
@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,10 +46,15 @@ private:
 };
 
 struct machine_state {
-  explicit machine_state(std::uint64_t seed) : random(seed) {}
+  explicit machine_state(random_source source) : random(std::move(source)) {}
 
   disk files;
-  shared_memory memory;
+  /// Of files that somebody has mapped as a board: their content is here, and
+  /// not in `files`.
+  std::map<disk::inode_number, board_content> boards;
+  std::shared_ptr<board_memory_pool> board_memories =
+      std::make_shared<board_memory_pool>();
+  std::uint64_t unshared_attachments = 0;
   lock_table locks;
   random_source random;
   std::chrono::nanoseconds steady{std::chrono::hours(1)};
@@ -63,6 +69,7 @@ struct machine_state {
   std::function<void(const operation&)> yield;
   std::function<fault(const operation&)> policy;
   std::function<void(moment, const operation&)> observer;
+  std::function<void(const operation&, const fault&)> fault_observer;
 
   std::uint64_t next_operation = 0;
   std::uint64_t event_hash = 0;
@@ -74,6 +81,23 @@ struct machine_state {
     steady += duration;
     wall += duration;
   }
+
+  /// To be told of each new file or directory: the number may have been that of
+  /// a board's file. Returns it.
+  disk::inode_number made(disk::inode_number number) {
+    boards.erase(number);
+    return number;
+  }
+
+  /// The board in a file; from now on it has its whole size.
+  board_content& board_at(disk::inode_number file);
+  /// As of `files`, but for boards.
+  file_status status_of(disk::inode_number file) const;
+  std::size_t read(disk::inode_number file, std::uint64_t offset,
+                   std::span<std::byte> into) const;
+  std::errc write(disk::inode_number file, std::uint64_t offset,
+                  std::span<const std::byte> data);
+  void lose_power_of_boards();
 
   void kill(process_state& which);
   void lose_power(loss_model model);
@@ -92,11 +116,6 @@ struct process_state {
   std::uint64_t number = 0;
   bool is_alive = true;
   bool has_board = true;
-  /// Of a process without the machine's board.
-  shared_memory own_memory;
-  bool is_interrupted = false;
-
-  shared_memory& memory() { return has_board ? machine->memory : own_memory; }
 };
 
 failure dead(const operation& what);

@@ -75,6 +75,34 @@ std::ostream& operator<<(std::ostream& out, const operation& what) {
   return out << to_string(what);
 }
 
+std::string to_string(const fault& injected) {
+  const auto when = [&]() -> std::string {
+    switch (injected.when) {
+    case moment::before:
+      return " before it";
+    case moment::half:
+      return " half through it";
+    case moment::after:
+      return " after it";
+    }
+    return "";
+  };
+  switch (injected.what) {
+  case fault::action::none:
+    return "is done";
+  case fault::action::fail:
+    return "fails with " + std::string(to_string(injected.code));
+  case fault::action::cut_short:
+    return "is cut short after " + std::to_string(injected.bytes) + " bytes";
+  case fault::action::kill:
+    return "kills its process" + when();
+  case fault::action::lose_power:
+    return "loses the power" + when() + ", "
+           + std::string(to_string(injected.model));
+  }
+  return "";
+}
+
 fault fault::fail(errc code) noexcept {
   fault out;
   out.what = action::fail;

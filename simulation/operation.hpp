@@ -113,4 +113,7 @@ struct fault {
   static fault lose_power(moment when, loss_model model) noexcept;
 };
 
+/// What it does to its operation: "fails with no_space".
+std::string to_string(const fault& injected);
+
 } // namespace callboard::simulation

@@ -35,8 +35,37 @@ public:
   }
 };
 
+/// What one sender has put into a mailbox, in order.
+struct lane {
+  struct letter {
+    /// How many of all senders' came before.
+    std::size_t place = 0;
+    caf::mailbox_element_ptr content;
+  };
+  caf::actor_control_block* sender;
+  std::deque<letter> letters;
+};
+
+/// Takes the first letter of a lane out of lanes that are sorted by those.
+caf::mailbox_element_ptr take_letter(std::list<lane>& lanes,
+                                     std::list<lane>::iterator from) {
+  auto taken = std::move(from->letters.front().content);
+  from->letters.pop_front();
+  if (from->letters.empty()) {
+    lanes.erase(from);
+    return taken;
+  }
+  const auto place = from->letters.front().place;
+  const auto behind =
+      std::find_if(std::next(from), lanes.end(), [&](const auto& each) {
+        return each.letters.front().place > place;
+      });
+  lanes.splice(behind, lanes, from);
+  return taken;
+}
+
 /// Puts what waits in a mailbox into another order, but keeps that of each
-/// sender.
+/// sender. The calm order is that in which it came.
 void shuffle(caf::scheduled_actor& owner, random_source& random) {
   using queue_of = caf::scheduled_actor;
   auto& mailbox = owner.mailbox();
@@ -48,28 +77,21 @@ void shuffle(caf::scheduled_actor& owner, random_source& random) {
   const auto size = queue.total_task_size();
   if (size < 2)
     return;
-  struct lane {
-    caf::actor_control_block* sender;
-    std::deque<caf::mailbox_element_ptr> messages;
-  };
   std::list<lane> lanes;
   queue.inc_deficit(size + 1);
-  while (auto next = queue.next()) {
+  for (std::size_t place = 0; auto next = queue.next(); ++place) {
     auto* from = next->sender.get();
     auto found =
         std::find_if(lanes.begin(), lanes.end(),
                      [&](const auto& each) { return each.sender == from; });
     if (found == lanes.end())
       found = lanes.emplace(lanes.end(), lane{from, {}});
-    found->messages.push_back(std::move(next));
+    found->letters.push_back({place, std::move(next)});
   }
   while (!lanes.empty()) {
-    auto chosen = std::next(
-        lanes.begin(), static_cast<std::ptrdiff_t>(random.below(lanes.size())));
-    queue.push_back(std::move(chosen->messages.front()));
-    chosen->messages.pop_front();
-    if (chosen->messages.empty())
-      lanes.erase(chosen);
+    const auto chosen = lanes.size() > 1 ? random.below(lanes.size()) : 0;
+    queue.push_back(take_letter(
+        lanes, std::next(lanes.begin(), static_cast<std::ptrdiff_t>(chosen))));
   }
 }
 
@@ -213,14 +235,17 @@ private:
   actor_process::parts& which_;
 };
 
-world::world(std::uint64_t seed, world_options options)
+world::world(const schedule& by, world_options options)
     : options_(options),
-      random_(seed),
-      test_random_(random_.bits()),
-      computer_(random_.bits()),
-      hash_(seed) {
+      random_(by.stream("events")),
+      test_random_(by.stream("choices")),
+      computer_(by.stream("machine")),
+      hash_(by.seed()) {
   if (options_.interleaving_rate > 0)
     computer_.on_yield([this](const operation&) { yield(); });
+  computer_.on_injected([this](const operation& what, const fault& injected) {
+    tell(to_string(what) + " " + to_string(injected), 0);
+  });
 }
 
 world::~world() {
@@ -246,13 +271,13 @@ actor_process& world::start_process(process_options options) {
 
 void world::kill(actor_process& which) {
   which.parts_->self->kill();
-  note("kill", which.number(), 0, "");
+  tell("killed", which.number());
   bury_the_dead();
 }
 
 void world::lose_power(loss_model model) {
   computer_.lose_power(model);
-  note("lose power", 0, 0, "");
+  tell("power lost, " + std::string(to_string(model)), 0);
   bury_the_dead();
 }
 
@@ -279,11 +304,12 @@ void world::end(actor_process& which) {
   *parts.is_alive = false;
   {
     running now(*this, which);
+    parts.self->board().interrupt(); // as `~board_thread`
     auto& scheduler = parts.scheduler();
     for (auto* own : {&parts.senders, &parts.spawned}) {
       for (const auto& each : *own) {
         caf::anon_send_exit(each, caf::exit_reason::kill);
-        if (scheduler.prioritize(each))
+        while (scheduler.prioritize(each))
           scheduler.try_run_once();
       }
       own->clear();
@@ -347,7 +373,8 @@ void world::yield() {
 
 /// One thing that can happen now, if there is any.
 bool world::take_step(bool may_pass_time) {
-  if (may_pass_time && random_.one_in(options_.haste_rate)) {
+  if (may_pass_time && options_.haste_rate > 0
+      && random_.one_in(options_.haste_rate)) {
     advance(std::chrono::microseconds(random_.below(20'000)));
     set_clocks();
   }
@@ -409,11 +436,14 @@ void world::run_actor(actor_process& where, std::size_t job) {
   where.parts_->scheduler().try_run_once();
 }
 
+/// As `board_thread` does.
 void world::look(actor_process& where, bool at_files) {
   running now(*this, where);
   note(at_files ? "look at files" : "look", where.number(), 0, "");
   auto& parts = *where.parts_;
-  parts.announcements_seen = parts.self->board().announcements();
+  auto& board = parts.self->board();
+  board.wait(parts.announcements_seen, {});
+  parts.announcements_seen = board.announcements();
   if (at_files)
     parts.files_due = computer_.steady_clock() + file_look_interval;
   parts.actors->watcher().look(at_files);
@@ -447,14 +477,17 @@ void world::advance(nanoseconds duration) {
 }
 
 bool world::is_idle() const {
-  return std::all_of(processes_.begin(), processes_.end(),
-                     [](const auto& each) {
-                       auto& parts = *each->parts_;
-                       return !parts.actors
-                              || (parts.scheduler().jobs.empty()
-                                  && parts.self->board().announcements()
-                                         == parts.announcements_seen);
-                     });
+  return std::all_of(
+      processes_.begin(), processes_.end(), [](const auto& each) {
+        auto& parts = *each->parts_;
+        if (!parts.actors)
+          return true;
+        const auto& jobs = parts.scheduler().jobs;
+        return std::none_of(jobs.begin(), jobs.end(),
+                            [&](auto* job) { return parts.is_runnable(job); })
+               && parts.self->board().announcements()
+                      == parts.announcements_seen;
+      });
 }
 
 // -- What happened ------------------------------------------------------------
@@ -479,9 +512,6 @@ void world::note(std::string_view what, std::uint64_t process,
   mix(actor);
   if (trace_max_ == 0)
     return;
-  if (trace_.size() >= 2 * trace_max_)
-    trace_.erase(trace_.begin(),
-                 trace_.end() - static_cast<std::ptrdiff_t>(trace_max_));
   std::string line = "step ";
   line += std::to_string(step_count_);
   line += ", ";
@@ -494,6 +524,15 @@ void world::note(std::string_view what, std::uint64_t process,
   if (!detail.empty())
     line.append(" gets ").append(readable(detail));
   trace_.push_back(std::move(line));
+  if (trace_.size() > trace_max_)
+    trace_.pop_front();
+}
+
+/// What is kept however long ago it was.
+void world::tell(std::string_view what, std::uint64_t process) {
+  note(what, process, 0, "");
+  if (trace_max_ > 0)
+    remarks_.push_back(trace_.back());
 }
 
 } // namespace callboard::simulation

@@ -5,6 +5,7 @@
 #include "actors/runtime_actors.hpp"
 #include "simulation/machine.hpp"
 #include "simulation/random_source.hpp"
+#include "simulation/schedule.hpp"
 
 #include <caf/actor.hpp>
 #include <caf/actor_cast.hpp>
@@ -14,6 +15,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -23,7 +25,7 @@
 #include <vector>
 
 /// Whole programs - actors, stores, disk, clock and shared memory - on one
-/// thread, where a seed decides what happens next:
+/// thread, where a seed, or a `schedule`, decides what happens next:
 ///
 ///   simulation::world world(seed);
 ///   auto& one = world.start_process();
@@ -50,13 +52,16 @@ CALLBOARD_LOCAL_MESSAGE(callboard::simulation::call_message)
 
 namespace callboard::simulation {
 
-/// The answer to a request, now or later. Copies show the same answer.
+/// The answer to a request, now or later. Copies show the same answer. It
+/// comes in a `world::step`, and stays when the process has died. May outlive
+/// the process and the world.
 template <class T>
 class awaited {
 public:
   explicit awaited(std::shared_ptr<const bool> is_alive)
       : is_alive_(std::move(is_alive)) {}
 
+  /// With a value or with an error.
   bool is_answered() const noexcept { return value_->has_value(); }
   /// The process that asked has died first: nobody will ever know.
   bool is_lost() const noexcept { return !is_answered() && !*is_alive_; }
@@ -75,9 +80,13 @@ private:
 /// A store that a process has open. Requests of one copy are received in the
 /// order in which they were sent; those of `another_sender()` in any order.
 ///
-/// Ownership: may outlive the process, whose death loses all its requests.
+/// Ownership: may outlive the process, whose death loses all its requests, but
+///            not the world.
 class remote_store {
 public:
+  /// Asks for one of actors/messages.hpp, and does not wait: `T` is the type
+  /// that the message protocol answers (`void` for none). What is asked of a
+  /// dead process is lost at once.
   template <class T, class Request>
   awaited<T> send(Request request) const {
     awaited<T> out(is_alive_);
@@ -92,9 +101,11 @@ public:
     return out;
   }
 
+  /// The same store, as another client of the process sees it.
   remote_store another_sender() const;
   actor_process& process() const noexcept { return *process_; }
-  /// Requires: the process is alive. Let go of the handle before it dies.
+  /// For actors of the test's own. Requires: the process is alive. Let go of
+  /// the handle before it dies: its actor lives as long.
   storage_actor actor() const;
 
 private:
@@ -130,6 +141,7 @@ public:
   ~actor_process();
 
   std::uint64_t number() const noexcept;
+  /// Whether `kill`, `stop`, a power loss, or a fault has not ended it yet.
   bool is_alive() const noexcept;
 
   // -- Requires, for the following: it is alive -------------------------------
@@ -147,7 +159,8 @@ public:
   }
   caf::actor_system& system() noexcept;
 
-  /// While true, the model does not answer: batches stay with it.
+  /// While true, the models of its stores do not answer: batches stay with
+  /// them, and are answered later, if the process lives.
   void hang_embedder(bool hangs) noexcept;
 
 private:
@@ -164,7 +177,8 @@ struct world_options {
   /// About every so many operations of a process, others run in the middle of
   /// it. 0: what blocks runs in one piece.
   std::uint64_t interleaving_rate = 20;
-  /// About every so many steps, time passes though actors have work to do.
+  /// About every so many steps, up to 20 ms pass though actors have work to
+  /// do. 0: time passes only when nothing else can happen.
   std::uint64_t haste_rate = 50;
   /// Of each process.
   std::size_t io_threads = 2;
@@ -182,28 +196,42 @@ struct world_options {
 /// Threads: one; and one world at a time on it.
 class world {
 public:
-  explicit world(std::uint64_t seed, world_options options = {});
+  /// `by`: or just a seed.
+  explicit world(const schedule& by, world_options options = {});
   world(const world&) = delete;
   world& operator=(const world&) = delete;
   /// Ends all processes, as `kill` does.
   ~world();
 
-  /// For faults and files. Its hook `on_yield` is the world's.
+  /// For faults and files. Its hooks `on_yield` and `on_injected` are the
+  /// world's. Kill processes, and cut the power, by the world itself.
   machine& computer() noexcept { return computer_; }
-  /// Choices of the test, by the same seed.
+  /// Choices of the test, by the same schedule. Choose so that 0 is what is
+  /// most ordinary: see docs/simulation.md, "From a failure to its cause".
   random_source& random() noexcept { return test_random_; }
 
+  /// The first one, or one more, or one after a power loss. It has no store
+  /// open. The object lives as long as the world.
   actor_process& start_process(process_options options = {});
+  /// As by SIGKILL: locks are free, files are closed, what was written stays.
+  /// Its requests that are not answered are lost. A dead one stays dead.
   void kill(actor_process& which);
+  /// All processes die, and the disk is left as `model` has it. The machine is
+  /// on again at once: start processes anew. (`kill`: only the processes die.)
   void lose_power(loss_model model);
-  /// Ends the process as `~runtime` does; its files are closed in order.
+  /// Ends the process as `~runtime` does; its files are closed in order, and
+  /// requests that are not answered are lost. Nothing happens if it is dead.
+  /// Not to be called from within an operation of the process itself.
   void stop(actor_process& which);
 
   /// As `runtime::open`; blocks, so that other processes may run meanwhile.
-  /// Errors: those of `store::open`; `closed` if the process dies.
+  /// `options.model` is the process's own: one for each. With two processes
+  /// or more, keep `options.lock_timeout` short.
+  /// Errors: those of `runtime::open`; `closed` if the process is dead or dies.
   result<remote_store> open(actor_process& where, open_options options);
 
-  /// Lets one thing happen.
+  /// Lets one thing happen; if nothing can, passes time until something can.
+  /// Not to be called by actors, hooks or models.
   void step();
 
   /// Until `done` is true: at most `steps_max` steps; false if it is not then.
@@ -232,25 +260,33 @@ public:
     return answered.value();
   }
 
-  /// Whether nothing is left to do but to wait for timers.
+  /// Whether nothing is left to do but to wait for timers, and for models that
+  /// hang.
   bool is_idle() const;
 
+  /// Lets the clocks of all processes go on. What is due happens in the steps
+  /// after this.
   void advance(std::chrono::nanoseconds duration);
 
   // -- What happened ----------------------------------------------------------
 
-  /// Called after each step that is not within another.
+  /// Called after each step that is not within another: the place for checks
+  /// of what must hold at any time. May throw, through `step`.
   void after_step(std::function<void()> hook) { after_step_ = std::move(hook); }
 
+  /// Steps within others are not counted.
   std::uint64_t step_count() const noexcept { return step_count_; }
-  /// All steps and all operations so far, as one number: two runs of one seed
-  /// have the same, in one build of the program.
+  /// All steps and all operations so far, as one number: two runs of one
+  /// schedule have the same, whatever the options of the compiler.
   std::uint64_t event_hash() const noexcept;
-  /// From now on the last `count` steps are kept.
+  /// From now on the last `count` lines of the trace are kept (a line for each
+  /// step and remark), and all remarks.
   void keep_trace(std::size_t count);
-  const std::vector<std::string>& trace() const noexcept { return trace_; }
-  /// A line of the trace by the test, and a part of the hash.
-  void remark(std::string_view text) { note(text, 0, 0, ""); }
+  const std::deque<std::string>& trace() const noexcept { return trace_; }
+  /// What the test has remarked, deaths, power losses, and injected faults.
+  const std::vector<std::string>& remarks() const noexcept { return remarks_; }
+  /// A line by the test, for people, and a part of the hash.
+  void remark(std::string_view text) { tell(text, 0); }
 
 private:
   class running;
@@ -279,6 +315,7 @@ private:
   void yield();
   void note(std::string_view what, std::uint64_t process, std::uint64_t actor,
             std::string_view detail);
+  void tell(std::string_view what, std::uint64_t process);
 
   world_options options_;
   random_source random_;
@@ -292,7 +329,8 @@ private:
   std::uint64_t step_count_ = 0;
   std::uint64_t hash_ = 0;
   std::size_t trace_max_ = 0;
-  std::vector<std::string> trace_;
+  std::deque<std::string> trace_;
+  std::vector<std::string> remarks_;
 };
 
 } // namespace callboard::simulation

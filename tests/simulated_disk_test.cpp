@@ -1,4 +1,5 @@
 #include "core/io.hpp"
+#include "ipc/shared_board.hpp"
 #include "simulation/machine.hpp"
 #include "simulation/random_source.hpp"
 #include "tests/support/scratch_directory.hpp"
@@ -701,11 +702,21 @@ TEST_CASE("Who watches sees each operation before, half and wholly done",
 
 // -- The board ----------------------------------------------------------------
 
+namespace {
+
+store_address store_at_place() {
+  store_address out;
+  out.working_directory = place;
+  out.namespace_name = "chunks";
+  return out;
+}
+
+} // namespace
+
 TEST_CASE("A simulated board outlives processes, but not the power",
           "[simulation]") {
   one_process here;
-  store_address address;
-  address.namespace_name = "chunks";
+  const auto address = store_at_place();
   auto ours = here.self->board().attach(address);
   ours->announce(7);
   ours->announce(5);
@@ -719,7 +730,7 @@ TEST_CASE("A simulated board outlives processes, but not the power",
   CHECK(theirs->durable_sequence() == 7);
   CHECK(theirs->poisoned_from() == std::optional<std::uint64_t>(8));
   CHECK(theirs->covers_all_processes());
-  CHECK(next->board().announcements() == 2);
+  CHECK(here.computer.unshared_attachments() == 0);
   theirs->clear_poison();
   CHECK_FALSE(theirs->poisoned_from());
 
@@ -730,9 +741,46 @@ TEST_CASE("A simulated board outlives processes, but not the power",
   own->announce(20);
   CHECK(theirs->durable_sequence() == 7);
 
-  here.computer.lose_power(loss_model::ordered);
-  auto last = here.computer.start_process();
-  CHECK(last->board().attach(address)->durable_sequence() == 0);
+  for (int round = 0; round < 20; ++round) {
+    here.computer.lose_power(loss_model::weakest);
+    auto last = here.computer.start_process();
+    auto found = last->board().attach(address);
+    CHECK(found->covers_all_processes());
+    CHECK(found->durable_sequence() == 0);
+    CHECK_FALSE(found->poisoned_from());
+    found->announce(7);
+    found->poison(9);
+  }
+}
+
+TEST_CASE("A copied machine has a board of its own", "[simulation]") {
+  one_process here;
+  auto ours = here.self->board().attach(store_at_place());
+  ours->announce(7);
+  auto copy = here.computer.clone(1);
+  ours->announce(8);
+  auto theirs = copy.start_process()->board().attach(store_at_place());
+  CHECK(theirs->durable_sequence() == 7);
+  theirs->announce(9);
+  CHECK(ours->durable_sequence() == 8);
+  const auto entries = need(read_board(here.self->door(), std::string(place)));
+  REQUIRE(entries.size() == 1);
+  CHECK(entries.front().durable_sequence == 8);
+  CHECK(entries.front().writer_pid == here.self->number());
+}
+
+TEST_CASE("A process whose board cannot be shared has one of its own",
+          "[simulation]") {
+  one_process here;
+  here.computer.on_fault([](const operation& what) {
+    return what.kind == operation_kind::map ? fault::fail(errc::no_space)
+                                            : fault::none();
+  });
+  auto ours = here.self->board().attach(store_at_place());
+  CHECK_FALSE(ours->covers_all_processes());
+  CHECK(here.computer.unshared_attachments() == 1);
+  here.computer.on_fault({});
+  CHECK(here.self->board().attach(store_at_place())->covers_all_processes());
 }
 
 TEST_CASE("An announcement can be lost", "[simulation]") {
@@ -743,7 +791,7 @@ TEST_CASE("An announcement can be lost", "[simulation]") {
                ? fault::fail(errc::io_failure)
                : fault::none();
   });
-  auto notices = here.self->board().attach({});
+  auto notices = here.self->board().attach(store_at_place());
   notices->announce(1);
   CHECK(notices->durable_sequence() == 0);
   notices->announce(2);
@@ -755,6 +803,7 @@ TEST_CASE("A wait for a simulated board ends with news, or in time",
   one_process here;
   auto other = here.computer.start_process();
   auto& board = here.self->board();
+  (void)board.attach(store_at_place());
   const auto start = here.self->door().steady_clock();
   board.wait(board.announcements(), 30ms);
   CHECK(here.self->door().steady_clock() == start + 30ms);
@@ -763,7 +812,7 @@ TEST_CASE("A wait for a simulated board ends with news, or in time",
   CHECK(here.self->door().steady_clock() == start + 30ms);
 
   int turns = 0;
-  auto notices = other->board().attach({});
+  auto notices = other->board().attach(store_at_place());
   here.computer.on_yield([&](const operation& what) {
     if (what.kind == operation_kind::pause && ++turns == 5)
       notices->announce(1);
