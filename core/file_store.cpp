@@ -471,9 +471,9 @@ result<void> file_store::load_once(reach how_far) {
                        base::open(door_, *home_, root.base, options_.base_map));
   applied_state state{std::move(base_rows), root.base_sequence,
                       root.drop_epoch};
-  durable_ = std::max(durable_, root.base_sequence);
+  durable_ = std::max({durable_, root.base_sequence, root.durable_sequence});
   events_.skip_to(root.base_sequence);
-  CALLBOARD_TRY(replay(state, root, last));
+  CALLBOARD_TRY(replay(state, root, std::max(last, root.durable_sequence)));
   if (state_ && state.sequence() < state_->sequence())
     return failure{errc::corrupt, path_of("MANIFEST")
                                       + ": the store went back from generation "

@@ -411,6 +411,7 @@ result<void> file_store::adopt_foreign_pair() {
   next.moves_planned_at = 0;
   next.row_floor = raised_row_floor();
   next.row_floor_since = door_.wall_clock_seconds();
+  next.durable_sequence = last_sequence;
   next.logs = {epoch};
   options_.log->warn(
       "{}: took over a pair written by somebody else; {} changes "
@@ -419,7 +420,7 @@ result<void> file_store::adopt_foreign_pair() {
   report_.imported = true;
   report_.import = imported.report;
   CALLBOARD_TRY(write_manifest(std::move(next)));
-  durable_ = last_sequence; // the log was synced before MANIFEST named it
+  durable_ = last_sequence;
   notices_->announce(durable_);
   return settle_on_new_base();
 }

@@ -10,10 +10,10 @@ namespace callboard {
 namespace {
 
 constexpr std::string_view magic = "CBMANIF1";
-constexpr std::uint32_t version = 2;
+constexpr std::uint32_t version = 3;
 /// What all versions have in common: magic, version, total bytes.
 constexpr std::size_t head_bytes = 16;
-constexpr std::size_t fixed_bytes = 160;
+constexpr std::size_t fixed_bytes = 168;
 constexpr std::size_t checksum_bytes = 8;
 
 failure damaged(std::string_view where, std::string_view what) {
@@ -68,6 +68,7 @@ std::vector<std::byte> encode_manifest(const manifest& root) {
   append_value(out, root.moves_planned_at);
   append_value(out, root.row_floor);
   append_value(out, root.row_floor_since);
+  append_value(out, root.durable_sequence);
   append_value(out, static_cast<std::uint32_t>(root.model.size()));
   append_value(out, static_cast<std::uint32_t>(root.logs.size()));
   for (auto epoch : root.logs)
@@ -112,8 +113,9 @@ result<manifest> decode_manifest(std::span<const std::byte> bytes,
   root.moves_planned_at = load<std::int64_t>(bytes, 128);
   root.row_floor = load<std::uint64_t>(bytes, 136);
   root.row_floor_since = load<std::int64_t>(bytes, 144);
-  auto model_bytes = load<std::uint32_t>(bytes, 152);
-  std::size_t log_count = load<std::uint32_t>(bytes, 156);
+  root.durable_sequence = load<std::uint64_t>(bytes, 152);
+  auto model_bytes = load<std::uint32_t>(bytes, 160);
+  std::size_t log_count = load<std::uint32_t>(bytes, 164);
   if (log_count < 1 || log_count > manifest_logs_max
       || model_bytes > model_bytes_max
       || body.size() != round_up(fixed_bytes + 8 * log_count + model_bytes, 8)

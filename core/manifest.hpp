@@ -33,6 +33,9 @@ struct manifest {
   std::uint64_t row_floor = 0;
   /// Wall clock, seconds.
   std::int64_t row_floor_since = 0;
+  /// Frames of its logs up to this sequence were durable before it was written:
+  /// who shows its base shows them, too.
+  std::uint64_t durable_sequence = 0;
   std::string model;
   /// Rising; the last one is written to.
   std::vector<std::uint64_t> logs;

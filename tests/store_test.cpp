@@ -772,7 +772,7 @@ TEST_CASE("A MANIFEST of another version is refused, and nothing is touched") {
   const auto path = private_path(s.place.path(), "MANIFEST");
   auto text = read_file(path);
   const bool is_old = GENERATE(true, false);
-  text[8] = is_old ? 1 : 3;
+  text[8] = is_old ? 1 : 4;
   if (is_old)
     text.resize(160); // the least that version 1 had
   const auto body = std::string_view(text).substr(0, text.size() - 8);
@@ -783,7 +783,7 @@ TEST_CASE("A MANIFEST of another version is refused, and nothing is touched") {
   const auto reason = failure_of(s.here.try_open(s.options()));
   CHECK(reason.code == errc::unsupported_format);
   CHECK(contains(reason.message, path.string()));
-  CHECK(contains(reason.message, is_old ? "version 1" : "version 3"));
+  CHECK(contains(reason.message, is_old ? "version 1" : "version 4"));
   CHECK(all_files(s.place.path()) == before);
 }
 
@@ -1779,6 +1779,30 @@ TEST_CASE("A pair by another writer is taken over by a running store") {
   CHECK(read_published(s.place.path()).rows == expected);
   CHECK(contents(*need(other->refresh())) == expected);
   need(s.handle->verify());
+}
+
+TEST_CASE("A foreign pair that is taken over is never shown without what was "
+          "committed here") {
+  one_store s;
+  put(*s.handle, many("a", 6));
+  need(s.handle->checkpoint(compaction::none));
+  process elsewhere;
+  auto reader = elsewhere.open(s.options());
+  put(*s.handle, {{"mine", 1}});
+  CHECK(contents(*need(reader->refresh())).contains("mine"));
+  write_foreign_pair(s.place.path(), many("theirs", 3));
+  std::size_t looks = 0;
+  s.here.disk.set_hook([&](const operation&) {
+    ++looks;
+    const auto shown = contents(*need(reader->refresh()));
+    CHECK(shown.contains("mine"));
+    return fault::none();
+  });
+  need(s.handle->checkpoint(compaction::none));
+  s.here.disk.set_hook({});
+  CHECK(looks > 20);
+  CHECK(contents(*need(reader->refresh()))
+        == changed(many("theirs", 3), {{"mine", 1}}));
 }
 
 TEST_CASE("One foreign file of the pair is set aside, and ours is published") {

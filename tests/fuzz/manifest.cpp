@@ -6,7 +6,7 @@
 namespace callboard::fuzz {
 namespace {
 
-constexpr std::size_t fixed_bytes = 160;
+constexpr std::size_t fixed_bytes = 168;
 constexpr std::size_t checksum_bytes = 8;
 constexpr std::size_t smallest = fixed_bytes + 8 + checksum_bytes;
 
@@ -26,15 +26,15 @@ std::size_t seal(std::span<std::byte> root) {
   root = root.first(size);
   const auto room = size - fixed_bytes - checksum_bytes;
   const auto logs = std::clamp<std::uint32_t>(
-      load<std::uint32_t>(root, 156), 1, static_cast<std::uint32_t>(room / 8));
+      load<std::uint32_t>(root, 164), 1, static_cast<std::uint32_t>(room / 8));
   const auto model_room = static_cast<std::uint32_t>(room - 8 * logs);
-  const auto model_bytes = load<std::uint32_t>(root, 152);
+  const auto model_bytes = load<std::uint32_t>(root, 160);
   std::ranges::copy(as_bytes("CBMANIF1"), root.begin());
   store_at(root, 8, std::uint32_t{2});
   store_at(root, 12, static_cast<std::uint32_t>(size));
   if (round_up(model_bytes, 8) != model_room)
-    store_at(root, 152, model_room);
-  store_at(root, 156, logs);
+    store_at(root, 160, model_room);
+  store_at(root, 164, logs);
   store_at(root, size - checksum_bytes,
            checksum(root.first(size - checksum_bytes)));
   return size;
