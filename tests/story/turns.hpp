@@ -92,6 +92,7 @@ private:
 
   void drain(handle& at);
   void compare(handle& at);
+  void take_over(handle& at);
   void damage(user& who, store_observer& store);
   void compare_salvaged(const store_observer& store,
                         const result<simulation::remote_store>& opened);
