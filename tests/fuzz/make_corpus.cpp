@@ -90,6 +90,7 @@ void add_manifests(const corpus& to) {
   root.moves_planned_at = 1'700'000'000;
   root.row_floor = 12;
   root.row_floor_since = 1'700'000'001;
+  root.durable_sequence = 9;
   to.add("manifest", "everything", encode_manifest(root));
 }
 
