@@ -219,6 +219,14 @@ file_store::finish_checkpoint(std::unique_ptr<checkpoint_job> written) {
   if (!finished.done)
     return failure{errc::invalid_argument, "the checkpoint was not written"};
   CALLBOARD_TRY(check_writable());
+  CALLBOARD_TRY_ASSIGN(auto published, pair_->examine(root_));
+  if (published == published_pair::state::foreign
+      || published == published_pair::state::half_foreign)
+    return failure{
+        errc::busy,
+        outside_->path()
+            + ": another program wrote the published files while a "
+              "checkpoint was written: the next one takes them over"};
   // K4, the checkpoint point
   CALLBOARD_TRY(write_manifest(root_after(finished.written, *finished.view,
                                           *finished.kind, finished.epoch)));

@@ -216,7 +216,9 @@ public:
   /// handle's thread, `job->write()` on any, `finish_checkpoint` on this
   /// handle's again. Commits may come between. One checkpoint of a store at a
   /// time, over all processes: see `patience`. A job that is not finished
-  /// leaves debris that the next checkpoint removes.
+  /// leaves debris that the next checkpoint removes; so does one that finds a
+  /// pair at its end that somebody else wrote since its beginning: `busy`, and
+  /// the next one takes that over.
   virtual result<std::unique_ptr<checkpoint_job>>
   begin_checkpoint(compaction how, patience wait) = 0;
   virtual result<snapshot_ptr>

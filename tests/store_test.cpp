@@ -1805,6 +1805,25 @@ TEST_CASE("A foreign pair that is taken over is never shown without what was "
         == changed(many("theirs", 3), {{"mine", 1}}));
 }
 
+TEST_CASE("A pair that another program writes during a checkpoint is taken "
+          "over, under what was committed here") {
+  one_store s;
+  put(*s.handle, many("a", 6));
+  need(s.handle->checkpoint(compaction::none));
+  put(*s.handle, {{"mine", 1}});
+  auto job = need(
+      s.handle->begin_checkpoint(compaction::none, patience::lock_timeout));
+  need(job->write());
+  write_foreign_pair(s.place.path(), many("theirs", 3));
+  CHECK(failure_of(s.handle->finish_checkpoint(std::move(job))).code
+        == errc::busy);
+  CHECK(contents(*s.handle) == changed(many("a", 6), {{"mine", 1}}));
+  need(s.handle->checkpoint(compaction::none));
+  const auto all = changed(many("theirs", 3), {{"mine", 1}});
+  CHECK(contents(*s.handle) == all);
+  CHECK(reopened(s.place.path()) == all);
+}
+
 TEST_CASE("One foreign file of the pair is set aside, and ours is published") {
   one_store s;
   put(*s.handle, many("a", 6));
