@@ -1,5 +1,6 @@
 #include "tests/story/checks.hpp"
 
+#include "core/record.hpp"
 #include "simulation/simulated_embedder.hpp"
 
 #include <algorithm>
@@ -40,6 +41,18 @@ std::vector<own_changes> own_of(const read& asked,
   return out;
 }
 
+/// What people see of a record.
+void check_shown(const std::string& id, const std::string& record,
+                 std::optional<float> distance) {
+  const auto row = result_row(record, distance);
+  const auto shown = member(row, "distance");
+  const auto is_as_far = shown ? std::stof(std::string(*shown)) == distance
+                               : !distance.has_value();
+  require(string_member(row, "id") == id && member(row, "created_at")
+              && version_in(row) == version_in(record) && is_as_far,
+          "a row is shown whole, with its id and distance: " + row);
+}
+
 bool is_surely_removed(const own_changes& own) {
   return own.is_certain && own.possible == std::set<int>{absent};
 }
@@ -64,6 +77,8 @@ void check_get(const read& asked, const std::vector<std::string>& ids,
   std::vector<int> versions;
   for (std::size_t i = 0; i < ids.size(); ++i) {
     require(!found[i] || found[i]->id == ids[i], "answers are in order");
+    if (found[i])
+      check_shown(ids[i], found[i]->record, std::nullopt);
     versions.push_back(found[i] ? version_in(found[i]->record) : absent);
     shown[ids[i]] = versions.back();
   }
@@ -200,8 +215,10 @@ void check_queries(const read& asked, const search_terms& terms,
   std::string shown;
   for (std::size_t i = 0; i < found.size(); ++i) {
     shown.append(" ").append(terms.texts[i]).append(" finds");
-    for (const auto& each : found[i])
+    for (const auto& each : found[i]) {
+      check_shown(each.id, each.record, each.distance);
       shown.append(" ").append(content_of(each.id, version_in(each.record)));
+    }
   }
   const auto fits = [&](const rows& state) {
     for (std::size_t i = 0; i < found.size(); ++i)

@@ -24,10 +24,23 @@ struct foreign_row {
   std::vector<float> vector;
 };
 
+std::string json_of(const std::string& id) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string out = "\"";
+  for (const auto each : id) {
+    const auto byte = static_cast<unsigned char>(each);
+    if (byte >= 0x20 && byte != '"' && byte != '\\')
+      out += each;
+    else
+      out.append("\\u00").append({digits[byte / 16], digits[byte % 16]});
+  }
+  return out + "\"";
+}
+
 foreign_row row_of(const std::string& id, int version) {
   constexpr std::string_view created = "\"__created_at__\": 1700000000, ";
   auto record = record_of(id, version).substr(1);
-  return {"{\"__id__\": \"" + id + "\", " + std::string(created) + record,
+  return {"{\"__id__\": " + json_of(id) + ", " + std::string(created) + record,
           simulation::simulated_vector(content_of(id, version), dimension)};
 }
 

@@ -41,10 +41,10 @@ inline constexpr int absent = 0;
 /// The version of each id that is there.
 using rows = std::map<std::string, int>;
 
-/// All ids of a store; the last two are those of entities.
+/// All ids of a store, awkward ones too; the last two are those of entities.
 const std::vector<std::string>& all_ids();
 inline constexpr std::size_t entity_count = 2;
-/// The name of an entity, the id of another row: one letter.
+/// What traces call an id: one letter. Is the name of an entity.
 std::string label_of(const std::string& id);
 
 /// What is embedded. Is also what people see in traces.

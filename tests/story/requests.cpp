@@ -473,6 +473,12 @@ void turns::await(handle& at) {
 
 // -- What makes no sense ------------------------------------------------------
 
+namespace {
+
+constexpr auto not_a_number = std::numeric_limits<float>::quiet_NaN();
+
+} // namespace
+
 void turns::ask_nonsense(handle& at) {
   switch (random_.below(3)) {
   case 0:
@@ -521,8 +527,7 @@ void turns::upsert_nonsense(handle& at) {
     code = errc::dimension_mismatch;
     break;
   default:
-    bad.vector =
-        std::vector<float>(dimension, std::numeric_limits<float>::quiet_NaN());
+    bad.vector = std::vector<float>(dimension, not_a_number);
     break;
   }
   request.items.push_back(std::move(bad));
@@ -535,7 +540,7 @@ void turns::query_nonsense(handle& at) {
   const std::vector<float> longer(dimension + 1, 1.0F);
   const query_options none{.top_k = 0};
   const auto& from = *at.reader;
-  switch (random_.below(6)) {
+  switch (random_.below(8)) {
   case 0:
     return expect_refusal(
         at, "query for no rows",
@@ -560,6 +565,16 @@ void turns::query_nonsense(handle& at) {
     return expect_refusal(at, "query_batch of another dimension",
                           from.send<hit_lists>(query_batch_request{longer, {}}),
                           errc::dimension_mismatch);
+  case 5:
+    return expect_refusal(at, "query of no direction",
+                          from.send<hit_lists>(query_vector_request{
+                              std::vector<float>(dimension, 0.0F), {}}),
+                          errc::invalid_argument);
+  case 6:
+    return expect_refusal(at, "query_batch of no numbers",
+                          from.send<hit_lists>(query_batch_request{
+                              std::vector<float>(dimension, not_a_number), {}}),
+                          errc::invalid_argument);
   default:
     return expect_refusal(at, "query of no text",
                           from.send<hit_lists>(query_text_request{"\xff", {}}),
