@@ -41,6 +41,7 @@ struct open_options {
   std::chrono::milliseconds lock_timeout = std::chrono::seconds(30);
   std::chrono::seconds reader_grace = std::chrono::seconds(60);
   bool salvage = false;
+  bool network_files = false;
 
   /// Fold the log into a new base in the background when it has outgrown it.
   bool automatic_checkpoints = true;

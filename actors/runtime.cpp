@@ -95,6 +95,7 @@ store_options store_options_of(const open_options& options,
           .lock_timeout = options.lock_timeout,
           .reader_grace = options.reader_grace,
           .salvage = options.salvage,
+          .network_files = options.network_files,
           .log = std::move(log)};
 }
 

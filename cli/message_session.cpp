@@ -246,6 +246,8 @@ message_session::options_of(const message_request& request) {
       request.integer_or("batch", 1,
                          static_cast<std::int64_t>(options.embedding_batch)));
   options.embedding_batch = static_cast<std::size_t>(batch);
+  CALLBOARD_TRY_ASSIGN(options.network_files,
+                       request.boolean_or("network_files", false));
   CALLBOARD_TRY_ASSIGN(options.model, embedder_of(request));
   return options;
 }

@@ -221,6 +221,11 @@ void add_store_options(CLI::App& command, store_arguments& arguments) {
       ->check(seconds_range(86'400))
       ->capture_default_str()
       ->group(group);
+  command
+      .add_flag("--network-files", arguments.has_network_files,
+                "Open a store on a network file system, which no other "
+                "machine uses")
+      ->group(group);
   add_message_options(command, arguments.messages);
 }
 
@@ -251,6 +256,7 @@ result<opened_store> open_store(const store_arguments& arguments, store_use use,
   options.namespace_name = arguments.namespace_name;
   options.lock_timeout = std::chrono::duration_cast<std::chrono::milliseconds>(
       std::chrono::duration<double>(arguments.lock_timeout_seconds));
+  options.network_files = arguments.has_network_files;
   CALLBOARD_TRY_ASSIGN(
       auto actors, runtime::start(make_runtime_options(arguments.messages)));
   CALLBOARD_TRY_ASSIGN(auto handle, actors->open(options));

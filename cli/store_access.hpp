@@ -34,6 +34,7 @@ struct store_arguments {
   std::string namespace_name = "chunks";
   embedder_arguments embedder;
   double lock_timeout_seconds = 30;
+  bool has_network_files = false;
   message_arguments messages;
 };
 

@@ -187,6 +187,7 @@ result<std::unique_ptr<store>> file_store::open(io& door, notice_board& board,
 result<void> file_store::open_directories() {
   CALLBOARD_TRY_ASSIGN(outside_,
                        door_.open_directory(options_.working_directory, true));
+  CALLBOARD_TRY(check_file_system());
   if (!options_.workspace.empty()) {
     CALLBOARD_TRY_ASSIGN(auto workspace,
                          outside_->open_directory(options_.workspace, true));
@@ -199,6 +200,22 @@ result<void> file_store::open_directories() {
       home_, outside_->open_directory(
                  private_directory_name(options_.namespace_name), true));
   pair_.emplace(door_, *outside_, *home_, options_.namespace_name);
+  return {};
+}
+
+result<void> file_store::check_file_system() const {
+  CALLBOARD_TRY_ASSIGN(const auto keeper, outside_->kept_by());
+  if (keeper == file_system::network && !options_.network_files)
+    return failure{errc::invalid_argument,
+                   outside_->path()
+                       + ": is on a network file system, where locks and "
+                         "shared memory do not hold between machines: choose a "
+                         "local directory or, if one machine alone uses this "
+                         "one, set `network_files` (--network-files)"};
+  if (keeper == file_system::program)
+    options_.log->warn("{}: is kept by a program (FUSE); what it makes of "
+                       "locks and syncs is not known",
+                       outside_->path());
   return {};
 }
 

@@ -93,6 +93,7 @@ private:
 
   // Opening.
   result<void> open_directories();
+  result<void> check_file_system() const;
   result<void> create();
   result<std::uint64_t> epoch_after_debris() const;
   result<void> recover();

@@ -116,6 +116,17 @@ enum class open_mode : std::uint8_t {
   create_empty,
 };
 
+/// What keeps the files of a directory.
+enum class file_system : std::uint8_t {
+  /// The kernel of this machine.
+  local,
+  /// Other machines, perhaps several (NFS, SMB, 9P, Ceph and the like): no lock
+  /// and no shared memory can be relied on.
+  network,
+  /// A program (FUSE): what it makes of locks and syncs is not known.
+  program,
+};
+
 /// An open directory.
 /// Threads: not thread-safe, but for `open_file` and `status`.
 class directory {
@@ -149,6 +160,8 @@ public:
 
   /// Makes creations, renames, links and removals in it durable.
   virtual result<void> sync() = 0;
+
+  virtual result<file_system> kept_by() const = 0;
 };
 
 /// The operating system, as far as this library uses it.

@@ -7,12 +7,14 @@
 #include <dirent.h>
 #include <exception>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <mutex>
 #include <pthread.h>
 #include <random>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <thread>
 #include <unistd.h>
 
@@ -568,6 +570,37 @@ result<void> posix_file::lock(std::uint64_t offset, lock_mode mode,
 
 // -- Directories --------------------------------------------------------------
 
+/// By the magic numbers of statfs(2); Linux declares not all of them.
+file_system file_system_of(std::uint32_t magic) {
+  constexpr std::uint32_t smb = 0x517B;
+  constexpr std::uint32_t smb2 = 0xFE534D42;
+  constexpr std::uint32_t cifs = 0xFF534D42;
+  constexpr std::uint32_t ceph = 0x00C36400;
+  constexpr std::uint32_t gfs2 = 0x01161970;
+  constexpr std::uint32_t ocfs2 = 0x7461636F;
+  constexpr std::uint32_t lustre = 0x0BD00BD0;
+  constexpr std::uint32_t fuse = 0x65735546;
+  switch (magic) {
+  case NFS_SUPER_MAGIC:
+  case V9FS_MAGIC:
+  case AFS_SUPER_MAGIC:
+  case AFS_FS_MAGIC:
+  case CODA_SUPER_MAGIC:
+  case smb:
+  case smb2:
+  case cifs:
+  case ceph:
+  case gfs2:
+  case ocfs2:
+  case lustre:
+    return file_system::network;
+  case fuse:
+    return file_system::program;
+  default:
+    return file_system::local;
+  }
+}
+
 class posix_directory final : public directory {
 public:
   posix_directory(descriptor opened, std::string path)
@@ -590,6 +623,13 @@ public:
     if (::fsync(descriptor_.get()) != 0)
       return system_failure("sync the directory", path_, errno);
     return {};
+  }
+
+  result<file_system> kept_by() const override {
+    struct statfs info {};
+    if (::fstatfs(descriptor_.get(), &info) != 0)
+      return system_failure("get the file system of", path_, errno);
+    return file_system_of(static_cast<std::uint32_t>(info.f_type));
   }
 
 private:

@@ -43,6 +43,9 @@ struct store_options {
   /// Cut a log at its first damaged frame instead of refusing to open; what
   /// is cut is kept beside it.
   bool salvage = false;
+  /// Open a store that other machines may have open, too. Only one of them may
+  /// use it.
+  bool network_files = false;
   /// Null: silent.
   std::shared_ptr<spdlog::logger> log = nullptr;
 };

@@ -383,6 +383,9 @@ public:
                     std::string_view to) override;
   result<void> remove(std::string_view name) override;
   result<void> sync() override;
+  result<file_system> kept_by() const override {
+    return handle_.machine().keeper;
+  }
 
 private:
   operation described_as(operation_kind kind, std::string_view name) const {

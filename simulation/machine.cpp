@@ -280,6 +280,7 @@ machine machine::clone(std::uint64_t seed) const {
   copy->steady = state_->steady;
   copy->wall = state_->wall;
   copy->boot = state_->boot;
+  copy->keeper = state_->keeper;
   copy->next_process = state_->next_process;
   copy->next_handle = state_->next_handle;
   copy->next_operation = state_->next_operation;
@@ -312,6 +313,10 @@ void machine::advance(std::chrono::nanoseconds duration) {
 
 void machine::set_wall_clock(std::int64_t seconds) {
   state_->wall = std::chrono::seconds(seconds);
+}
+
+void machine::set_file_system(file_system keeper) {
+  state_->keeper = keeper;
 }
 
 void machine::on_yield(std::function<void(const operation&)> hook) {

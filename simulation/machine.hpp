@@ -103,6 +103,8 @@ public:
   std::chrono::nanoseconds steady_clock() const noexcept;
   void advance(std::chrono::nanoseconds duration);
   void set_wall_clock(std::int64_t seconds);
+  /// What the disk is taken for; local at first.
+  void set_file_system(file_system keeper);
 
   // -- Hooks: an empty one does nothing ---------------------------------------
   // They may start, use and kill processes, but must not throw.

@@ -60,6 +60,7 @@ struct machine_state {
   std::chrono::nanoseconds steady{std::chrono::hours(1)};
   std::chrono::nanoseconds wall{std::chrono::seconds(1'700'000'000)};
   std::uint64_t boot = 1;
+  file_system keeper = file_system::local;
 
   std::vector<std::weak_ptr<process_state>> processes;
   std::map<handle_number, open_handle> handles;

@@ -2,9 +2,13 @@
 #include "tests/support/store_script.hpp"
 
 #include <catch2/catch.hpp>
+#include <spdlog/logger.h>
+#include <spdlog/sinks/ostream_sink.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -163,6 +167,39 @@ TEST_CASE("Whichever cut, lock or change of mode fails, nothing acknowledged "
   const auto what = GENERATE(kind::lock, kind::set_mode);
   CAPTURE(to_string(what));
   CHECK(check_all(what, errc::io_failure) > 4);
+}
+
+TEST_CASE("A store on a network file system is opened only if asked for",
+          "[failures]") {
+  machine computer(1);
+  const auto writer = computer.start_process();
+  std::ostringstream told;
+  const store_options local{
+      .working_directory = "/store",
+      .namespace_name = "chunks",
+      .dimension = 4,
+      .log = std::make_shared<spdlog::logger>(
+          "test", std::make_shared<spdlog::sinks::ostream_sink_mt>(told))};
+  const auto open = [&](const store_options& options) {
+    return store::open(writer->door(), writer->board(), options);
+  };
+
+  computer.set_file_system(file_system::network);
+  const auto refused = open(local);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == errc::invalid_argument);
+  CHECK_THAT(refused.error().message,
+             Catch::Contains("/store") && Catch::Contains("network"));
+  CHECK(computer.list("/store").empty());
+
+  auto asked_for = local;
+  asked_for.network_files = true;
+  CHECK(open(asked_for));
+  CHECK(told.str().empty());
+
+  computer.set_file_system(file_system::program);
+  CHECK(open(local));
+  CHECK_THAT(told.str(), Catch::Contains("FUSE"));
 }
 
 TEST_CASE("A cut that fails after a write that failed loses nothing",

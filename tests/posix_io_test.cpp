@@ -234,6 +234,11 @@ TEST_CASE("a name that is not one path component is refused", "[posix_io]") {
   CHECK(place.names() == std::vector<std::string>{"a"});
 }
 
+TEST_CASE("files of this machine are known as such", "[posix_io]") {
+  const scratch place;
+  CHECK(need(place->kept_by()) == file_system::local);
+}
+
 TEST_CASE("a symbolic link is never followed", "[posix_io]") {
   const scratch place;
   place.make("file", "text");

@@ -283,6 +283,7 @@ private:
 
 class faulty_io::faulty_directory final : public directory {
 public:
+
   faulty_directory(std::unique_ptr<directory> base,
                    std::shared_ptr<control> shared)
       : base_(std::move(base)), control_(std::move(shared)) {}
@@ -349,6 +350,8 @@ public:
         operation{0, operation_kind::sync_directory, path(), {}, 0},
         [&] { return base_->sync(); });
   }
+
+  result<file_system> kept_by() const override { return base_->kept_by(); }
 
   /// Performs `open`, which gives a directory, and decorates what it gave.
   template <class Open>

@@ -82,6 +82,7 @@ public:
     return base_->remove(name);
   }
   result<void> sync() override { return {}; }
+  result<file_system> kept_by() const override { return base_->kept_by(); }
 
 private:
   std::unique_ptr<directory> base_;
