@@ -49,7 +49,7 @@ void check_shown(const std::string& id, const std::string& record,
   const auto is_as_far = shown ? std::stof(std::string(*shown)) == distance
                                : !distance.has_value();
   require(string_member(row, "id") == id && member(row, "created_at")
-              && version_in(row) == version_in(record) && is_as_far,
+              && version_in(row) == version_in(id, record) && is_as_far,
           "a row is shown whole, with its id and distance: " + row);
 }
 
@@ -328,6 +328,8 @@ void check_commit(store_observer& store, handle_book& book,
                                  && change.version != absent;
                         }),
             "only a handle's own upserts can fail");
+  require(made.discarded == 0 || model.was_drop_asked(),
+          "only a drop discards changes");
   if (made.discarded > 0 || !made.failed.empty())
     book.loose_until = book.changes.size();
   const auto is_finalizing =
@@ -337,6 +339,16 @@ void check_commit(store_observer& store, handle_book& book,
   // What that has discarded is not known yet.
   if (!is_finalizing)
     check_committed(model, book, point, made.generation);
+}
+
+void check_conflict(store_observer& store, const failure& error,
+                    std::optional<std::uint64_t> expected) {
+  if (error.code != errc::conflict || !expected || !store.is_open())
+    return;
+  store.look_at_files();
+  require(store.model().latest() != *expected,
+          "a commit conflicts with another one only: generation "
+              + std::to_string(*expected) + " is the latest");
 }
 
 void check_event(store_observer& store, handle_book& book, std::uint64_t last,

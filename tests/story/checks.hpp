@@ -47,6 +47,9 @@ void check_commit(store_observer& store, handle_book& book,
                   std::optional<std::uint64_t> expected);
 
 /// An event that follows one of generation `last`.
+/// If it is one, somebody else has committed.
+void check_conflict(store_observer& store, const failure& error,
+                    std::optional<std::uint64_t> expected);
 void check_event(store_observer& store, handle_book& book, std::uint64_t last,
                  const commit_event& event);
 

@@ -41,7 +41,8 @@ std::string member_of(std::string_view name, const std::string& value) {
   return "\"" + std::string(name) + "\": \"" + value + "\", ";
 }
 
-/// What a model gets for half a surrogate pair.
+/// Half a surrogate pair, and what a model gets for it.
+constexpr std::string_view half_a_pair = "\xed\xa0\x80";
 constexpr std::string_view replacement = "\xef\xbf\xbd";
 
 bool has_half_a_pair(int version) {
@@ -153,6 +154,23 @@ int version_in(std::string_view record) {
   require(version != absent
               && record.find(extra_of(version).kept) != std::string_view::npos,
           "every record is one that was given");
+  return version;
+}
+
+int version_in(const std::string& id, std::string_view record) {
+  const auto version = version_in(record);
+  auto content = content_of(id, version);
+  if (has_half_a_pair(version))
+    content.replace(content.size() - replacement.size(), replacement.size(),
+                    half_a_pair);
+  const auto ends = has_relation(version)
+                        ? ends_of(version)
+                        : std::pair<std::string, std::string>();
+  require((string_member(record, "content") == content
+           || member(record, "content") == "0")
+              && string_member(record, "src_id").value_or("") == ends.first
+              && string_member(record, "tgt_id").value_or("") == ends.second,
+          "every record is whole: " + std::string(record));
   return version;
 }
 
@@ -317,21 +335,31 @@ void store_model::expect_foreign(rows foreign) {
 /// Our changes since the base are on top of the foreign rows; what came at the
 /// same time, and nobody has seen yet, on top of those.
 void store_model::check_taken_over(const rows& state) const {
-  if (may_be_dropped())
+  if (may_be_dropped_since(last_->step))
     return;
+  const auto here = " in generation " + std::to_string(latest_) + ", after"
+                    + list_of(last_->state) + ", over" + list_of(*foreign_);
+  std::set<bool> are_foreign;
   for (const auto& id : all_ids()) {
     const auto version = version_of(state, id);
     const auto ours = version_of(last_->state, id);
+    const auto theirs = version_of(*foreign_, id);
+    const auto is_theirs = version == theirs && !was_changed_since_base(id);
     const auto is_expected =
-        version == ours
-        || (version == version_of(*foreign_, id) && !was_changed_since_base(id))
-        || may_be_new(id, version);
+        version == ours || is_theirs || may_be_new(id, version);
     require(is_expected, "a foreign pair is taken over under our changes: "
-                             + content_of(id, version) + " in generation "
-                             + std::to_string(latest_) + ", after"
-                             + list_of(last_->state) + ", over"
-                             + list_of(*foreign_));
+                             + content_of(id, version) + here);
+    if (ours != theirs && !was_changed_since_base(id)
+        && !may_be_new(id, version))
+      are_foreign.insert(is_theirs);
   }
+  require(are_foreign.size() <= 1,
+          "a foreign pair is taken over as a whole:" + list_of(state) + here);
+}
+
+std::optional<rows> store_model::base_state() const {
+  const auto base = history_.find(base_generation());
+  return base == history_.end() ? std::nullopt : base->second.state;
 }
 
 bool store_model::was_changed_since_base(const std::string& id) const {
@@ -358,39 +386,82 @@ bool store_model::may_be_new(const std::string& id, int version) const {
   });
 }
 
-bool store_model::may_be_dropped() const {
+bool store_model::may_be_dropped_since(std::uint64_t step) const {
   return std::any_of(handles_.begin(), handles_.end(), [&](const auto& each) {
     return std::any_of(each.points.begin(), each.points.end(),
                        [&](const auto& point) {
                          return point.what == turning_point::kind::drop
-                                && (!point.over || *point.over >= last_->step);
+                                && (!point.over || *point.over >= step);
                        });
   });
 }
 
+bool store_model::was_drop_asked() const {
+  return may_be_dropped_since(0);
+}
+
+// -- After a crash ------------------------------------------------------------
+
+std::uint64_t store_model::durable() const {
+  auto out = acknowledged_;
+  for (const auto& each : handles_)
+    out = std::max(out, each.floor);
+  return out;
+}
+
 void store_model::found(std::uint64_t generation, rows state,
-                        std::uint64_t step) {
-  require(generation >= acknowledged_,
-          "what was acknowledged survives: generation "
-              + std::to_string(acknowledged_) + " was, "
-              + std::to_string(generation) + " is left");
-  const auto known = history_.find(generation);
-  if (generation == acknowledged_ && known != history_.end()
-      && known->second.state)
-    require(*known->second.state == state,
-            "what was acknowledged survives unchanged");
-  history_.erase(history_.upper_bound(acknowledged_), history_.end());
+                        std::uint64_t step, bool are_commits_whole) {
+  const auto survives = durable();
+  require(generation >= survives,
+          "what was acknowledged or shown survives: generation "
+              + std::to_string(survives) + " was, " + std::to_string(generation)
+              + " is left");
+  history_.erase(history_.upper_bound(survives), history_.end());
   std::erase_if(forbidden_,
-                [&](const auto& each) { return each.second > acknowledged_; });
+                [&](const auto& each) { return each.second > survives; });
+  std::optional<rows> before;
+  if (const auto known = history_.find(survives);
+      known != history_.end() && known->second.state) {
+    check_survivors(known->second, state, generation);
+    before = known->second.state;
+  }
   // What came in between nobody has seen.
-  latest_ = std::min(latest_, acknowledged_);
+  latest_ = std::min(latest_, survives);
   skip_to(generation, step);
   auto& record = history_[generation];
   record.state = std::move(state);
   record.step = step;
   check_given(*record.state);
   check_forbidden(generation);
+  if (before && are_commits_whole)
+    check_wholeness(*before, *record.state, generation);
   last_.reset();
+}
+
+/// What came later are commits that nobody was told of.
+void store_model::check_survivors(const generation_record& durable,
+                                  const rows& state,
+                                  std::uint64_t generation) const {
+  if (may_be_dropped_since(durable.step))
+    return;
+  const auto is_new = [&](const std::string& id, int version) {
+    return generation > this->durable()
+           && (may_be_new(id, version)
+               || (foreign_ && version_of(*foreign_, id) == version));
+  };
+  for (const auto& id : all_ids())
+    require(version_of(state, id) == version_of(*durable.state, id)
+                || is_new(id, version_of(state, id)),
+            "what was acknowledged or shown survives unchanged:"
+                + list_of(*durable.state) + " were there, in generation "
+                + std::to_string(generation) + " there are" + list_of(state));
+}
+
+void store_model::check_wholeness(const rows& before, const rows& state,
+                                  std::uint64_t generation) const {
+  for (const auto& [id, version] : state)
+    if (version != version_of(before, id))
+      check_together(version, generation);
 }
 
 void store_model::check_forbidden(std::uint64_t generation) const {
@@ -423,15 +494,18 @@ void store_model::check_all_or_nothing(std::uint64_t generation) const {
     return;
   for (const auto& id : record.event->changed) {
     const auto version = version_of(*record.state, id);
-    if (version == absent)
-      continue;
-    for (const auto& each : handles_) {
-      const auto seen = std::find_if(
-          each.changes.begin(), each.changes.end(),
-          [&](const auto& made) { return made.version == version; });
-      if (seen != each.changes.end())
-        check_together(each, *seen, generation);
-    }
+    if (version != absent)
+      check_together(version, generation);
+  }
+}
+
+void store_model::check_together(int version, std::uint64_t generation) const {
+  for (const auto& each : handles_) {
+    const auto seen =
+        std::find_if(each.changes.begin(), each.changes.end(),
+                     [&](const auto& made) { return made.version == version; });
+    if (seen != each.changes.end())
+      check_together(each, *seen, generation);
   }
 }
 
@@ -446,11 +520,13 @@ void store_model::check_together(const handle_book& made_by, const change& seen,
     if (&made < &seen && made.reach != removal::row_only)
       last[made.id] = &made;
   // A change that came later took its place, in the same commit.
+  const auto seen_at = history_.at(generation).step;
   const auto was_overtaken = [&](const change& made) {
-    return std::any_of(
-        made_by.changes.begin(), made_by.changes.end(), [&](const auto& each) {
-          return &each > &made && each.id == made.id && &each != &seen;
-        });
+    return std::any_of(made_by.changes.begin(), made_by.changes.end(),
+                       [&](const auto& each) {
+                         return &each > &made && each.id == made.id
+                                && &each != &seen && each.sent <= seen_at;
+                       });
   };
   // Nobody knows yet whether an unanswered request was refused.
   for (const auto& [other, made] : last)

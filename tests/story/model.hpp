@@ -58,6 +58,8 @@ std::string record_of(const std::string& id, int version);
 std::string record_without_text(int version);
 /// Of a record that the store shows.
 int version_in(std::string_view record);
+/// The same; all of it must be the row's.
+int version_in(const std::string& id, std::string_view record);
 int version_of(const rows& state, const std::string& id);
 
 /// Whether a relation that ends at `name` is in that version's record.
@@ -182,13 +184,22 @@ public:
   /// they come from. True if that is news.
   bool saw_state(rows state, std::uint64_t base_generation);
   /// What a process finds that opens the store, after all others have died.
-  void found(std::uint64_t generation, rows state, std::uint64_t step);
+  /// `are_commits_whole`: nothing of a commit can have been refused.
+  void found(std::uint64_t generation, rows state, std::uint64_t step,
+             bool are_commits_whole);
   /// A version that somebody has been asked to store, or may find.
   void give(const std::string& id, int version) { given_[version] = id; }
   /// From now on, these rows of somebody else's may become the base of the
   /// store, with our changes since the base before on top.
   void expect_foreign(rows foreign);
   bool may_be_foreign() const { return foreign_.has_value(); }
+  /// The rows that are published, if they are known.
+  std::optional<rows> base_state() const;
+  std::uint64_t base_generation() const {
+    return last_ ? last_->base_generation : 0;
+  }
+
+  bool was_drop_asked() const;
 
   /// Whether all changes of one commit came together.
   void check_all_or_nothing(std::uint64_t generation) const;
@@ -225,11 +236,18 @@ private:
   void saw_drop(std::uint64_t generation);
   void check_given(const rows& state) const;
   void check_taken_over(const rows& state) const;
+  void check_survivors(const generation_record& durable, const rows& state,
+                       std::uint64_t generation) const;
+  void check_wholeness(const rows& before, const rows& state,
+                       std::uint64_t generation) const;
+  /// The highest generation that was answered or shown to anybody.
+  std::uint64_t durable() const;
   bool was_changed_since_base(const std::string& id) const;
   bool may_be_new(const std::string& id, int version) const;
-  bool may_be_dropped() const;
+  bool may_be_dropped_since(std::uint64_t step) const;
   void skip_to(std::uint64_t generation, std::uint64_t step);
   void check_forbidden(std::uint64_t generation) const;
+  void check_together(int version, std::uint64_t generation) const;
   void check_together(const handle_book& made_by, const change& seen,
                       std::uint64_t generation) const;
 

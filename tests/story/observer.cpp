@@ -43,7 +43,7 @@ rows rows_of(const snapshot& view) {
     const auto record = view.record(*row);
     const auto vector = view.vector(*row);
     require(record && vector, "a live row can be read");
-    const auto version = version_in(*record);
+    const auto version = version_in(id, *record);
     require(has_own_vector(id, version, *vector),
             "a row has the vector of its text: " + content_of(id, version));
     out[id] = version;
@@ -84,7 +84,8 @@ void store_observer::open() {
   store_ = std::move(*opened);
   const auto view = store_->view();
   store_->keep_events(view->generation());
-  model_.found(view->generation(), rows_of(*view), world_.step_count());
+  model_.found(view->generation(), rows_of(*view), world_.step_count(),
+               faults_.keeps_commits_whole());
 }
 
 void store_observer::look() {

@@ -83,7 +83,8 @@ void turns::upsert(handle& at) {
   std::string name = "upsert";
   for (const auto& id : random_ids()) {
     const auto version = next_version_++;
-    const auto has_text = !plot_.may_reject_texts || random_.below(6) != 1;
+    const auto has_text =
+        faults_.are_over() || !plot_.may_reject_texts || random_.below(6) != 1;
     upsert_item item{.id = id,
                      .record = has_text ? record_of(id, version)
                                         : record_without_text(version)};
@@ -238,8 +239,12 @@ void turns::committing(handle& at, turning_point::kind what,
         if (!value && book.points[point].what == turning_point::kind::finalize)
           book.loose_until = book.changes.size();
         if (!value)
-          return;
+          return check_conflict(*at.store, value.error(), expected);
         ++totals_.commits;
+        totals_.committed_changes += value->committed;
+        require(value->failed.empty() || plot_.may_reject_texts
+                    || plot_.embedding_fault_rate > 0,
+                "only what cannot be embedded is rejected");
         check_commit(*at.store, book, book.points[point], *value, expected);
       });
 }

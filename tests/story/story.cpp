@@ -15,7 +15,7 @@ class story {
 public:
   story(const schedule& by, story_totals& totals, std::size_t trace_steps)
       : totals_(totals),
-        world_(by, {.interleaving_rate = by.seed() % 3 == 0 ? 0U : 20U}),
+        world_(by, {.interleaving_interval = by.seed() % 3 == 0 ? 0U : 20U}),
         random_(world_.random()),
         fault_random_(by.stream("faults")),
         plot_(random_) {
@@ -83,7 +83,8 @@ std::ostream& operator<<(std::ostream& out, const story_totals& totals) {
              << totals.requests << " requests (" << totals.failed_requests
              << " failed, " << totals.lost_requests << " died), "
              << totals.refusals << " refusals, " << totals.commits
-             << " commits, " << totals.drops << " drops, " << totals.checkpoints
+             << " commits of " << totals.committed_changes << " changes, "
+             << totals.drops << " drops, " << totals.checkpoints
              << " checkpoints, " << totals.reads << " reads, " << totals.queries
              << " queries, " << totals.events << " events (" << totals.overflows
              << " overflows), " << totals.kills << " kills, "

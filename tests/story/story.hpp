@@ -22,6 +22,7 @@ struct story_totals {
   /// What made no sense.
   std::size_t refusals = 0;
   std::size_t commits = 0;
+  std::size_t committed_changes = 0;
   std::size_t drops = 0;
   std::size_t checkpoints = 0;
   std::size_t reads = 0;

@@ -69,6 +69,8 @@ void turns::open(user& who) {
   if (!who.process->is_alive())
     return;
   auto& store = stores_[random_.below(stores_.size())];
+  // Who has no board may miss the commit of a writer who is at work.
+  const auto known = faults_.may_be_deaf() ? 0 : store.model().acknowledged();
   auto opened = world_.open(*who.process, options_for(who, store.place()));
   settle_power();
   if (!opened) {
@@ -81,6 +83,7 @@ void turns::open(user& who) {
   made.owner = &who;
   made.store = &store;
   made.book = &store.model().add_handle();
+  made.book->has_shown(known);
   made.writer = *opened;
   made.reader = opened->another_sender();
   who.handles.push_back(&made);
@@ -270,16 +273,25 @@ void turns::spoil_board_in_place(std::uint64_t offset) {
           "a board can be written");
 }
 
-/// A program that knows the latest rows, and changes some.
+/// A program that knows the published rows, and changes some.
 void turns::write_foreign_pair() {
   auto& store = stores_[random_.below(stores_.size())];
   if (!store.is_open())
     return;
   store.look_at_files();
-  const auto& record = store.model().generations().at(store.model().latest());
-  if (!record.state)
+  const auto published = store.model().base_state();
+  if (!published)
     return;
-  auto state = *record.state;
+  // Half a pair over a whole one of theirs is a pair that nobody wrote.
+  const auto which = !store.model().may_be_foreign() && random_.below(4) == 1
+                         ? static_cast<foreign_files>(1 + random_.below(2))
+                         : foreign_files::both;
+  write_foreign_pair(store, *published, which);
+}
+
+/// Returns its rows.
+rows turns::write_foreign_pair(store_observer& store, rows state,
+                               foreign_files which) {
   for (auto n = random_.below(4); n > 0; --n) {
     const auto& id = random_id();
     if (random_.below(3) == 1)
@@ -287,15 +299,12 @@ void turns::write_foreign_pair() {
     else
       state[id] = next_version_++;
   }
-  // Half a pair over a whole one of theirs is a pair that nobody wrote.
-  const auto which = !store.model().may_be_foreign() && random_.below(4) == 1
-                         ? static_cast<foreign_files>(1 + random_.below(2))
-                         : foreign_files::both;
   ++totals_.foreign_pairs;
   world_.remark("a foreign pair:" + list_of(state));
   store.model().expect_foreign(state);
   test::write_foreign_pair(world_.computer(), random_, store.place(), state,
                            which);
+  return state;
 }
 
 void turns::ask_for_events() {
@@ -358,8 +367,9 @@ void turns::finish() {
   for (auto& each : users_) {
     if (!each.process->is_alive())
       start(each);
-    if (each.handles.empty())
+    for (int attempt = 0; attempt < 5 && each.handles.empty(); ++attempt)
       open(each);
+    require(!each.handles.empty(), "a sound store can be opened");
     for (auto* at : each.handles)
       drain(*at);
   }
@@ -370,18 +380,24 @@ void turns::finish() {
   require(world_.computer().lock_count() == 0, "all locks are let go");
   require(plot_.is_board_lossy || world_.computer().unshared_attachments() == 0,
           "who can share a board does");
-  if (plot_.has_damage && !users_.front().handles.empty())
+  if (plot_.has_foreign_program)
+    compare_foreign(*users_.front().handles.front());
+  if (plot_.has_damage)
     damage(users_.front(), *users_.front().handles.front()->store);
 }
 
 /// A store that is sound again takes commits again, soon.
 void turns::drain(handle& at) {
-  const auto before = totals_.commits;
-  for (int attempt = 0; attempt < 5 && totals_.commits == before; ++attempt) {
+  const auto before = totals_.committed_changes;
+  // An upsert may be of more than the handle can have pending.
+  for (int attempt = 0; attempt < 20 && totals_.committed_changes == before;
+       ++attempt) {
+    upsert(at);
+    answer_all("every upsert is answered");
     commit_now(at, std::nullopt);
     answer_all("every commit is answered");
   }
-  require(totals_.commits > before, "a sound store can be written");
+  require(totals_.committed_changes > before, "a sound store can be written");
 }
 
 void turns::compare(handle& at) {
@@ -396,11 +412,40 @@ void turns::compare(handle& at) {
     query_one(at);
   }
   answer_all("every read is answered");
+  follow(at, latest);
   if (at.store->model().may_be_foreign())
     take_over(at);
   const auto sound = world_.ask<void>(*at.reader, verify_request{});
   require(bool(sound),
           "the store is sound: " + (sound ? "" : sound.error().message));
+}
+
+/// Whoever watches is told of all that was committed.
+void turns::follow(handle& at, std::uint64_t latest) {
+  for (int wait = 0; wait < 100 && at.watched && at.watched->last < latest;
+       ++wait) {
+    next_event(at);
+    answer_all("every wait for an event is answered");
+  }
+  require(!at.watched || at.watched->last >= latest,
+          "a watch gets to the latest generation");
+}
+
+/// Nobody writes meanwhile.
+void turns::compare_foreign(handle& at) {
+  take_over(at); // now all that was committed is published
+  at.store->look_at_files();
+  const auto published = at.store->model().base_state();
+  if (!published)
+    return;
+  const auto foreign =
+      write_foreign_pair(*at.store, *published, foreign_files::both);
+  take_over(at);
+  at.store->look_at_files();
+  const auto& model = at.store->model();
+  const auto& found = model.generations().at(model.latest()).state;
+  require(found == foreign, "a foreign pair is taken over:" + list_of(foreign)
+                                + (found ? ", not" + list_of(*found) : ""));
 }
 
 /// A checkpoint takes over a foreign pair, if nobody else is at it.
@@ -421,11 +466,13 @@ void turns::damage(user& who, store_observer& store) {
     answer_all("every upsert is answered");
     drain(*who.handles.front());
   }
+  store.look_at_files();
   world_.lose_power(loss_model::kill);
   for (auto& each : stores_)
     each.die();
   for (auto& each : handles_)
     each.kept.reset();
+  const auto latest = store.model().latest();
   const auto what = static_cast<damaged_part>(random_.below(4));
   if (!test::damage(world_.computer(), store.place(), what))
     return;
@@ -435,19 +482,21 @@ void turns::damage(user& who, store_observer& store) {
                   .model = std::make_shared<simulated_embedder>(
                       fresh.door(), simulated_embedder_options{})};
   auto options = options_for(heir, store.place());
+  options.pending_operations_max = commit_operations_max;
   const auto opened = world_.open(fresh, options);
   switch (what) {
   case damaged_part::log:
     require(!opened && opened.error().code == errc::corrupt,
             "a store whose log is damaged is not opened");
     options.salvage = true;
-    return compare_salvaged(store, world_.open(fresh, options));
+    return compare_salvaged(store, world_.open(fresh, options),
+                            store.model().base_generation());
   case damaged_part::manifest:
     return require(!opened && opened.error().code == errc::corrupt,
                    "a store whose MANIFEST is damaged is not opened");
   case damaged_part::catalog:
     // It is made again.
-    return compare_salvaged(store, opened);
+    return compare_salvaged(store, opened, latest);
   case damaged_part::base:
     const auto verified = opened ? world_.ask<void>(*opened, verify_request{})
                                  : result<void>{opened.error()};
@@ -456,23 +505,25 @@ void turns::damage(user& who, store_observer& store) {
   }
 }
 
-/// What comes before the damage can be had, and the store goes on.
+/// What comes before the damage, at least what `oldest` had, can be had, and
+/// the store goes on.
 void turns::compare_salvaged(const store_observer& store,
-                             const result<remote_store>& opened) {
+                             const result<remote_store>& opened,
+                             std::uint64_t oldest) {
   require(bool(opened), "what is sound of a damaged store can be had: "
                             + (opened ? "" : opened.error().message));
   const auto view = world_.ask<snapshot_ptr>(*opened, snapshot_request{});
   require(view.has_value(), "what is left of a damaged store can be read");
   const auto left = rows_of(**view);
   const auto& history = store.model().generations();
-  require(std::any_of(history.begin(), history.end(),
-                      [&](const auto& each) {
-                        return !each.second.state || *each.second.state == left;
-                      }),
-          "what is left of a damaged store is what it was once:"
-              + list_of(left));
+  require(
+      std::any_of(history.lower_bound(oldest), history.end(),
+                  [&](const auto& each) { return each.second.state == left; }),
+      "what is left of a damaged store is what it was once:" + list_of(left));
+  const auto asked = world_.ask<void>(*opened, remove_request{{all_ids()}});
   const auto made = world_.ask<commit_result>(*opened, commit_request{});
-  require(bool(made), "what is left of a damaged store can be written");
+  require(asked && made && made->committed == left.size(),
+          "what is left of a damaged store can be written");
 }
 
 } // namespace callboard::test

@@ -4,6 +4,7 @@
 #include "simulation/world.hpp"
 #include "tests/story/checks.hpp"
 #include "tests/story/faults.hpp"
+#include "tests/story/foreign_pair.hpp"
 #include "tests/story/model.hpp"
 #include "tests/story/observer.hpp"
 #include "tests/story/story.hpp"
@@ -86,16 +87,21 @@ private:
   bool is_in_use(const store_observer& store) const;
   open_options options_for(const user& who, const store_place& place);
   void write_foreign_pair();
+  rows write_foreign_pair(store_observer& store, rows state,
+                          foreign_files which);
   void spoil_board();
   void spoil_board_in_place(std::uint64_t offset);
   void ask_for_events();
 
   void drain(handle& at);
   void compare(handle& at);
+  void follow(handle& at, std::uint64_t latest);
+  void compare_foreign(handle& at);
   void take_over(handle& at);
   void damage(user& who, store_observer& store);
   void compare_salvaged(const store_observer& store,
-                        const result<simulation::remote_store>& opened);
+                        const result<simulation::remote_store>& opened,
+                        std::uint64_t oldest);
   void answer_all(const std::string& promise);
 
   // -- What (requests.cpp) ----------------------------------------------------
