@@ -162,11 +162,13 @@ void board_content::lose_power(random_source& random) {
   if (what == 0)
     words.clear();
   if (what == 1)
-    for (int i = 0; i < 64; ++i)
-      words.emplace_back(
+    for (int i = 0; i < 64; ++i) {
+      const auto value = random.bits();
+      const auto place =
           random.one_in(8) ? random.below(head_words)
-                           : first_slot + random.below(first_name - first_slot),
-          random.bits());
+                           : first_slot + random.below(first_name - first_slot);
+      words.emplace_back(place, value);
+    }
   mapped_.reset();
   kept_ = std::make_shared<const used_words>(std::move(words));
 }

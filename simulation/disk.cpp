@@ -30,9 +30,7 @@ byte_range bytes_of_sector(std::uint64_t sector) noexcept {
 
 class hasher {
 public:
-  void add(std::uint64_t value) noexcept {
-    state_ = random_source(state_ ^ value).bits();
-  }
+  void add(std::uint64_t value) noexcept { state_ = mixed(state_, value); }
   void add(std::string_view text) noexcept {
     add(std::as_bytes(std::span(text.data(), text.size())));
   }

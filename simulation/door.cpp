@@ -27,22 +27,11 @@ errc code_of(std::errc error) {
   }
 }
 
-failure described(errc code, const operation& what, std::string_view why) {
-  return {code, "cannot " + std::string(to_string(what.kind)) + " \""
-                    + what.path() + "\": " + std::string(why)};
-}
-
 failure system_failure(const operation& what, std::errc error) {
   const auto code = std::make_error_code(error);
   return described(code_of(error), what,
                    code.message() + " (errno " + std::to_string(code.value())
                        + ')');
-}
-
-bool is_component(std::string_view name) {
-  using namespace std::string_view_literals;
-  return !name.empty() && name != "." && name != ".."
-         && name.find_first_of("/\0"sv) == name.npos;
 }
 
 failure no_component(const operation& what) {
@@ -289,7 +278,9 @@ result<void> simulated_file::sync() {
 }
 
 result<void> simulated_file::set_mode(std::uint32_t mode) {
-  return handle_.perform(described_as(operation_kind::set_mode, 0, mode), [&] {
+  auto what = described_as(operation_kind::set_mode, 0, 0);
+  what.mode = mode;
+  return handle_.perform(what, [&] {
     handle_.files().set_mode(handle_.inode(), mode & 07777u);
     return no_error;
   });

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <stdexcept>
 #include <utility>
 
 namespace callboard::simulation {
@@ -128,35 +129,40 @@ void machine_state::lose_power(loss_model model) {
 }
 
 void machine_state::record(const operation& what, std::optional<errc> outcome) {
-  const auto mix = [this](std::uint64_t value) {
-    event_hash = random_source(event_hash ^ value).bits();
-  };
-  const auto mix_text = [&](std::string_view text) {
-    for (const auto each : text)
-      mix(static_cast<unsigned char>(each));
+  const auto mix = [this](auto value) {
+    event_hash = mixed(event_hash, value);
   };
   mix(static_cast<std::uint64_t>(what.kind) << 32 | what.process);
-  mix_text(what.name);
-  mix_text(what.target_name);
+  for (const auto text :
+       {what.directory, what.name, what.target_directory, what.target_name}) {
+    mix(std::uint64_t{text.size()});
+    mix(text);
+  }
   mix(what.offset);
   mix(what.size_bytes);
+  mix(std::uint64_t{what.mode});
   mix(outcome ? static_cast<std::uint64_t>(*outcome) : 0);
-  if (has_trace)
-    trace.push_back(to_string(what) + ": "
-                    + std::string(outcome ? to_string(*outcome) : "done"));
+  if (trace_max == 0)
+    return;
+  trace.push_back(to_string(what) + ": "
+                  + std::string(outcome ? to_string(*outcome) : "done"));
+  if (trace.size() > trace_max)
+    trace.pop_front();
 }
 
 // -- One operation ------------------------------------------------------------
 
+failure described(errc code, const operation& what, std::string_view why) {
+  return {code, "cannot " + std::string(to_string(what.kind)) + " \""
+                    + what.path() + "\": " + std::string(why)};
+}
+
 failure dead(const operation& what) {
-  return {errc::io_failure, "cannot " + std::string(to_string(what.kind))
-                                + " \"" + what.path()
-                                + "\": the process is dead"};
+  return described(errc::io_failure, what, "the process is dead");
 }
 
 failure injected(const operation& what, errc code) {
-  return {code, "cannot " + std::string(to_string(what.kind)) + " \""
-                    + what.path() + "\": made to fail by the test"};
+  return described(code, what, "made to fail by the test");
 }
 
 step::step(process_state& self, operation& what)
@@ -345,11 +351,11 @@ std::uint64_t machine::event_hash() const noexcept {
   return state_->event_hash;
 }
 
-void machine::keep_trace() {
-  state_->has_trace = true;
+void machine::keep_trace(std::size_t count) {
+  state_->trace_max = count;
 }
 
-const std::vector<std::string>& machine::trace() const noexcept {
+const std::deque<std::string>& machine::trace() const noexcept {
   return state_->trace;
 }
 
@@ -388,17 +394,30 @@ std::optional<file_status> machine::status(std::string_view path) const {
 }
 
 void machine::write_file(std::string_view path, std::string_view content) {
+  const auto refuse = [path](std::string_view why) {
+    throw std::invalid_argument("cannot write \"" + std::string(path)
+                                + "\": " + std::string(why));
+  };
   auto& files = state_->files;
   const auto [parent, name] = split(path);
-  const auto directory = find(files, parent).value();
-  if (files.find(directory, name))
-    (void)files.remove(directory, name);
-  const auto made =
-      state_->made(files.create_file(directory, name, 0600, state_->wall_ns()));
+  if (!is_component(name))
+    refuse("it does not end with a name");
+  const auto directory = find(files, parent);
+  if (!directory || !files.is_directory(*directory))
+    refuse("there is no such directory");
+  if (content.size() > disk::file_bytes_max)
+    refuse("no file may be as large");
+  const auto before = files.find(*directory, name);
+  if (before && files.is_directory(*before))
+    refuse("it is a directory");
+  if (before)
+    (void)files.remove(*directory, name);
+  const auto made = state_->made(
+      files.create_file(*directory, name, 0600, state_->wall_ns()));
   (void)files.write(made, 0, std::as_bytes(std::span(content)),
                     state_->wall_ns());
   files.sync(made);
-  files.sync_directory(directory);
+  files.sync_directory(*directory);
 }
 
 void machine::remove_file(std::string_view path) {

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -81,8 +82,9 @@ private:
 class machine {
 public:
   explicit machine(std::uint64_t seed);
-  /// What its power losses leave follows from `random`. If that is calm, they
-  /// leave what was synced and nothing else.
+  /// From `random` follow what its power losses leave, how much of a half
+  /// write is done, and `io::random_bits`. If it is calm, power losses leave
+  /// what was synced and nothing else, and half a write is nothing.
   explicit machine(random_source random);
   ~machine();
   machine(machine&&) noexcept;
@@ -107,7 +109,9 @@ public:
   void set_file_system(file_system keeper);
 
   // -- Hooks: an empty one does nothing ---------------------------------------
-  // They may start, use and kill processes, but must not throw.
+  // They may start, use and kill processes, but must not throw. No hook gets
+  // `operation_kind::close`, which destructors do: it cannot fail, and nothing
+  // happens within it.
 
   /// Called before each operation, and again and again while it waits. May let
   /// other processes work.
@@ -129,9 +133,10 @@ public:
   std::uint64_t operation_count() const noexcept;
   /// All operations and their outcomes so far, as one number.
   std::uint64_t event_hash() const noexcept;
-  /// From now on each operation and its outcome becomes a line.
-  void keep_trace();
-  const std::vector<std::string>& trace() const noexcept;
+  /// From now on the last `count` lines of the trace are kept (a line for each
+  /// operation and its outcome).
+  void keep_trace(std::size_t count);
+  const std::deque<std::string>& trace() const noexcept;
 
   /// How many locks are held.
   std::size_t lock_count() const noexcept;
@@ -147,9 +152,12 @@ public:
 
   std::optional<std::string> read_file(std::string_view path) const;
   std::optional<file_status> status(std::string_view path) const;
-  /// Durable at once, as a new file that replaces the old one. The directory
-  /// must exist.
+  /// Durable at once, as a new file that replaces the old one. Throws
+  /// `std::invalid_argument`, and changes nothing, if the directory does not
+  /// exist, `path` does not end with a name or is a directory, or `content` is
+  /// larger than `disk::file_bytes_max`.
   void write_file(std::string_view path, std::string_view content);
+  /// Durable at once. Nothing happens if there is no such file.
   void remove_file(std::string_view path);
   /// Empty if there is no such directory.
   std::vector<std::string> list(std::string_view path) const;

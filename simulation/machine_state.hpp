@@ -7,13 +7,16 @@
 #include "simulation/random_source.hpp"
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -74,8 +77,9 @@ struct machine_state {
 
   std::uint64_t next_operation = 0;
   std::uint64_t event_hash = 0;
-  bool has_trace = false;
-  std::vector<std::string> trace;
+  /// How many lines are kept; 0: none.
+  std::size_t trace_max = 0;
+  std::deque<std::string> trace;
 
   std::int64_t wall_ns() const noexcept { return wall.count(); }
   void advance(std::chrono::nanoseconds duration) {
@@ -119,6 +123,8 @@ struct process_state {
   bool has_board = true;
 };
 
+/// "cannot append "/store/log-1": " and why.
+failure described(errc code, const operation& what, std::string_view why);
 failure dead(const operation& what);
 failure injected(const operation& what, errc code);
 
@@ -129,8 +135,7 @@ failure injected(const operation& what, errc code);
 ///   if (!now.may_go_on())
 ///     return now.refusal();
 ///   ... do it ...
-///   now.succeed();   // or: return now.fail(...)
-///   if (now.died()) ...
+///   return now.succeed(); // or: return now.fail(...)
 class step {
 public:
   step(process_state& self, operation& what);

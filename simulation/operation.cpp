@@ -1,5 +1,7 @@
 #include "simulation/operation.hpp"
 
+#include <array>
+#include <charconv>
 #include <iterator>
 
 namespace callboard::simulation {
@@ -52,6 +54,13 @@ std::string joined(std::string_view directory, std::string_view name) {
   return out += name;
 }
 
+std::string octal(std::uint32_t number) {
+  std::array<char, 16> text{};
+  const auto end =
+      std::to_chars(text.data(), text.data() + text.size(), number, 8).ptr;
+  return {text.data(), end};
+}
+
 } // namespace
 
 std::string operation::path() const {
@@ -68,6 +77,8 @@ std::string to_string(const operation& what) {
     out += " at " + std::to_string(what.offset);
   if (what.size_bytes != 0)
     out += ", " + std::to_string(what.size_bytes) + " bytes";
+  if (what.kind == operation_kind::set_mode)
+    out += ", mode " + octal(what.mode);
   return out;
 }
 

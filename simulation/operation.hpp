@@ -30,7 +30,8 @@ enum class operation_kind : std::uint8_t {
   map,
   lock,
   unlock,
-  /// The end of an open file or directory, and of its locks.
+  /// The end of an open file or directory, and of its locks. Hooks of a
+  /// `machine` do not get it.
   close,
   /// Of an open file or of a name.
   status,
@@ -69,6 +70,8 @@ struct operation {
   std::uint64_t offset = 0;
   /// How much is read, written, mapped, or kept by `truncate`.
   std::uint64_t size_bytes = 0;
+  /// What `set_mode` sets.
+  std::uint32_t mode = 0;
   /// A lock that somebody else holds is asked for once more.
   bool is_repeated = false;
 

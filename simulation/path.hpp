@@ -27,6 +27,13 @@ inline std::vector<std::string_view> components(std::string_view path) {
   return out;
 }
 
+/// Whether it can be the name of a file in its directory.
+inline bool is_component(std::string_view name) {
+  using namespace std::string_view_literals;
+  return !name.empty() && name != "." && name != ".."
+         && name.find_first_of("/\0"sv) == name.npos;
+}
+
 inline std::optional<disk::inode_number> find(const disk& files,
                                               std::string_view path) {
   auto found = std::optional(disk::root);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <string_view>
 #include <utility>
 
 namespace callboard::simulation {
@@ -76,5 +77,17 @@ private:
   /// Null: nothing is calm.
   std::shared_ptr<draw_record> record_;
 };
+
+/// `hash` with one more value: a number that follows from many, in order.
+inline std::uint64_t mixed(std::uint64_t hash, std::uint64_t value) noexcept {
+  return random_source(hash ^ value).bits();
+}
+
+/// With each character of `text`; its length is not mixed in.
+inline std::uint64_t mixed(std::uint64_t hash, std::string_view text) noexcept {
+  for (const auto each : text)
+    hash = mixed(hash, static_cast<unsigned char>(each));
+  return hash;
+}
 
 } // namespace callboard::simulation

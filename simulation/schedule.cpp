@@ -106,10 +106,7 @@ random_source schedule::stream(std::string_view name) const {
     if (const auto found = calm_.find(name); found != calm_.end())
       record->calm = found->second;
   }
-  auto start = random_source(seed_).bits();
-  for (const auto each : name)
-    start = random_source(start ^ static_cast<unsigned char>(each)).bits();
-  return {start, record};
+  return {mixed(random_source(seed_).bits(), name), record};
 }
 
 void schedule::calm(std::string_view stream, draw_ranges::range which) {

@@ -19,7 +19,8 @@ namespace callboard::simulation {
 /// A stream has a name, of small letters, digits and '_'. Its numbers follow
 /// from the seed and the name, so that draws of one do not move those of
 /// another. A `world` has "events" (what happens next), "machine" (what a
-/// power loss leaves) and "choices" (the test's own); a test may have more.
+/// power loss leaves, how much of a half write is done, `io::random_bits`) and
+/// "choices" (the test's own); a test may have more.
 ///
 /// Copies count their draws together. Threads: not thread-safe.
 class schedule {

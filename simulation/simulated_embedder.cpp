@@ -8,10 +8,7 @@ namespace callboard::simulation {
 
 std::vector<float> simulated_vector(const std::string& text,
                                     std::size_t dimension) {
-  std::uint64_t seed = 0;
-  for (const auto each : text)
-    seed = random_source(seed ^ static_cast<unsigned char>(each)).bits();
-  random_source random(seed);
+  random_source random(mixed(0, text));
   std::vector<float> out(dimension);
   double squares = 0;
   for (auto& each : out) {

@@ -10,6 +10,8 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace callboard::simulation {
 
@@ -57,7 +59,8 @@ public:
     return options_.batch_texts_max;
   }
 
-  /// Called for each batch.
+  /// Called for each batch until the world ends, also while it ends the
+  /// process: what it uses must live as long. Must not throw.
   void on_batch(std::function<embedding_fault()> policy) {
     policy_ = std::move(policy);
   }

@@ -17,6 +17,17 @@
 
 namespace callboard::simulation {
 
+/// What an actor gets that sends requests for code that is not an actor.
+struct call_message {
+  std::function<void(caf::event_based_actor*)> begin;
+};
+
+} // namespace callboard::simulation
+
+CALLBOARD_LOCAL_MESSAGE(callboard::simulation::call_message)
+
+namespace callboard::simulation {
+
 namespace {
 
 using std::chrono::nanoseconds;
@@ -241,7 +252,7 @@ world::world(const schedule& by, world_options options)
       test_random_(by.stream("choices")),
       computer_(by.stream("machine")),
       hash_(by.seed()) {
-  if (options_.interleaving_rate > 0)
+  if (options_.interleaving_interval > 0)
     computer_.on_yield([this](const operation&) { yield(); });
   computer_.on_injected([this](const operation& what, const fault& injected) {
     tell(to_string(what) + " " + to_string(injected), 0);
@@ -260,8 +271,8 @@ actor_process& world::start_process(process_options options) {
   chosen.io_threads = options_.io_threads;
   chosen.search_threads = options_.search_threads;
   chosen.log = silent;
-  processes_.push_back(std::make_unique<actor_process>(
-      computer_.start_process(options), std::move(chosen)));
+  processes_.push_back(std::unique_ptr<actor_process>(
+      new actor_process(computer_.start_process(options), std::move(chosen))));
   auto& made = *processes_.back();
   made.parts_->files_due = computer_.steady_clock() + file_look_interval;
   made.parts_->announcements_seen = made.parts_->self->board().announcements();
@@ -270,8 +281,10 @@ actor_process& world::start_process(process_options options) {
 }
 
 void world::kill(actor_process& which) {
-  which.parts_->self->kill();
-  tell("killed", which.number());
+  if (which.is_alive()) {
+    which.parts_->self->kill();
+    tell("killed", which.number());
+  }
   bury_the_dead();
 }
 
@@ -282,8 +295,10 @@ void world::lose_power(loss_model model) {
 }
 
 void world::stop(actor_process& which) {
-  if (which.is_alive() && which.parts_->may_run())
-    end(which);
+  if (!which.is_alive() || !which.parts_->may_run())
+    return;
+  tell("stopped", which.number());
+  end(which);
 }
 
 /// Ends the actors of dead processes, but not while they are running.
@@ -362,7 +377,7 @@ void world::step() {
 /// While a process does something that other processes may see half done.
 void world::yield() {
   if (depth_ == 0 || depth_ > depth_max
-      || !random_.one_in(options_.interleaving_rate))
+      || !random_.one_in(options_.interleaving_interval))
     return;
   set_clocks();
   const auto steps = 1 + random_.below(12);
@@ -373,8 +388,8 @@ void world::yield() {
 
 /// One thing that can happen now, if there is any.
 bool world::take_step(bool may_pass_time) {
-  if (may_pass_time && options_.haste_rate > 0
-      && random_.one_in(options_.haste_rate)) {
+  if (may_pass_time && options_.haste_interval > 0
+      && random_.one_in(options_.haste_interval)) {
     advance(std::chrono::microseconds(random_.below(20'000)));
     set_clocks();
   }
@@ -502,14 +517,8 @@ void world::keep_trace(std::size_t count) {
 
 void world::note(std::string_view what, std::uint64_t process,
                  std::uint64_t actor, std::string_view detail) {
-  const auto mix = [this](std::uint64_t value) {
-    hash_ = random_source(hash_ ^ value).bits();
-  };
-  for (const auto text : {what, detail})
-    for (const auto each : text)
-      mix(static_cast<unsigned char>(each));
-  mix(process);
-  mix(actor);
+  hash_ = mixed(mixed(hash_, what), detail);
+  hash_ = mixed(mixed(hash_, process), actor);
   if (trace_max_ == 0)
     return;
   std::string line = "step ";

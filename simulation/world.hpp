@@ -41,26 +41,12 @@ namespace callboard::simulation {
 class actor_process;
 class world;
 
-/// What an actor gets that sends requests for code that is not an actor.
-struct call_message {
-  std::function<void(caf::event_based_actor*)> begin;
-};
-
-} // namespace callboard::simulation
-
-CALLBOARD_LOCAL_MESSAGE(callboard::simulation::call_message)
-
-namespace callboard::simulation {
-
 /// The answer to a request, now or later. Copies show the same answer. It
 /// comes in a `world::step`, and stays when the process has died. May outlive
 /// the process and the world.
 template <class T>
 class awaited {
 public:
-  explicit awaited(std::shared_ptr<const bool> is_alive)
-      : is_alive_(std::move(is_alive)) {}
-
   /// With a value or with an error.
   bool is_answered() const noexcept { return value_->has_value(); }
   /// The process that asked has died first: nobody will ever know.
@@ -72,6 +58,10 @@ public:
 
 private:
   friend class remote_store;
+
+  explicit awaited(std::shared_ptr<const bool> is_alive)
+      : is_alive_(std::move(is_alive)) {}
+
   std::shared_ptr<const bool> is_alive_;
   std::shared_ptr<std::optional<result<T>>> value_ =
       std::make_shared<std::optional<result<T>>>();
@@ -134,8 +124,6 @@ private:
 ///            dead, only its number and that are left.
 class actor_process {
 public:
-  explicit actor_process(std::unique_ptr<process> self,
-                         runtime_options options);
   actor_process(const actor_process&) = delete;
   actor_process& operator=(const actor_process&) = delete;
   ~actor_process();
@@ -168,6 +156,8 @@ private:
   friend class remote_store;
   struct parts;
 
+  actor_process(std::unique_ptr<process> self, runtime_options options);
+
   void adopt(caf::actor spawned);
 
   std::unique_ptr<parts> parts_;
@@ -176,10 +166,10 @@ private:
 struct world_options {
   /// About every so many operations of a process, others run in the middle of
   /// it. 0: what blocks runs in one piece.
-  std::uint64_t interleaving_rate = 20;
+  std::uint64_t interleaving_interval = 20;
   /// About every so many steps, up to 20 ms pass though actors have work to
   /// do. 0: time passes only when nothing else can happen.
-  std::uint64_t haste_rate = 50;
+  std::uint64_t haste_interval = 50;
   /// Of each process.
   std::size_t io_threads = 2;
   std::size_t search_threads = 1;

@@ -8,10 +8,12 @@
 
 #include <algorithm>
 #include <array>
+#include <deque>
 #include <functional>
 #include <limits>
 #include <map>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -126,8 +128,8 @@ private:
     return all[random.one_in(12) ? random.below(all.size()) : random.below(7)];
   }
   static std::string content(source& random) {
-    return std::string(random.below(1500),
-                       static_cast<char>('a' + random.below(26)));
+    const auto letter = static_cast<char>('a' + random.below(26));
+    return std::string(random.below(1500), letter);
   }
 
   directory& where(source& random) {
@@ -685,6 +687,47 @@ TEST_CASE("A fault fails the operation that it is meant for, and names it",
   CHECK(here.computer.list(place) == std::vector<std::string>{"a", "c"});
 }
 
+TEST_CASE("A file that cannot be written past all processes is refused",
+          "[simulation]") {
+  one_process here;
+  auto& computer = here.computer;
+  (void)here.make("log", "old");
+  const auto before = computer.disk_fingerprint();
+  for (const auto* path :
+       {"/missing/log", "/store/log/x", "/store/", "/store", "/store/..", ""})
+    CHECK_THROWS_AS(computer.write_file(path, "new"), std::invalid_argument);
+  CHECK(computer.disk_fingerprint() == before);
+  computer.write_file(log_path, "new");
+  computer.lose_power(loss_model::weakest);
+  CHECK(computer.read_file(log_path) == "new");
+}
+
+TEST_CASE("The trace keeps the last lines, and a mode is no size",
+          "[simulation]") {
+  one_process here;
+  auto log = here.open("log");
+  here.computer.keep_trace(2);
+  need(log->append(0, bytes_of("abc")));
+  need(log->set_mode(0600));
+  need(log->sync());
+  const auto& trace = here.computer.trace();
+  REQUIRE(trace.size() == 2);
+  CHECK(trace[0].ends_with("set_mode /store/log, mode 600: done"));
+  CHECK(trace[1].ends_with("sync /store/log: done"));
+}
+
+TEST_CASE("The same in another directory is another history", "[simulation]") {
+  const auto hash_of = [](std::string_view path) {
+    machine computer(1);
+    auto self = computer.start_process();
+    (void)need(self->door().open_directory(path, true))
+        ->open_file("log", open_mode::create);
+    return computer.event_hash();
+  };
+  CHECK(hash_of("/a") == hash_of("/a"));
+  CHECK(hash_of("/a") != hash_of("/b"));
+}
+
 TEST_CASE("Who watches sees each operation before, half and wholly done",
           "[simulation]") {
   one_process here(3);
@@ -830,13 +873,13 @@ namespace {
 struct telling {
   std::uint64_t events;
   std::uint64_t disk;
-  std::vector<std::string> trace;
+  std::deque<std::string> trace;
   bool operator==(const telling&) const = default;
 };
 
 telling tell(std::uint64_t seed) {
   one_process here(seed);
-  here.computer.keep_trace();
+  here.computer.keep_trace(1'000'000);
   simulation::random_source random(99);
   {
     subject actor(std::move(here.home));

@@ -282,8 +282,8 @@ std::size_t interruptions(const world_options& options) {
 
 TEST_CASE("Processes run in the middle of each other's work, unless told not "
           "to") {
-  REQUIRE(interruptions({.interleaving_rate = 5}) > 0);
-  REQUIRE(interruptions({.interleaving_rate = 0}) == 0);
+  REQUIRE(interruptions({.interleaving_interval = 5}) > 0);
+  REQUIRE(interruptions({.interleaving_interval = 0}) == 0);
 }
 
 // -- Time ---------------------------------------------------------------------
@@ -307,7 +307,7 @@ private:
 
 TEST_CASE("A timer fires when its time has come, not earlier") {
   for (const std::uint64_t haste : {0U, 5U}) {
-    world world(1, {.haste_rate = haste});
+    world world(1, {.haste_interval = haste});
     bool rang = false;
     (void)world.start_process().spawn<alarm_clock>(rang);
     const auto begin = world.computer().steady_clock();
@@ -334,7 +334,7 @@ TEST_CASE("Who advances the clock sees in the next steps what was due") {
 TEST_CASE("A process hears of what another one commits, with a board at once") {
   for (const bool has_board : {true, false}) {
     CAPTURE(has_board);
-    world world(1, {.haste_rate = 0});
+    world world(1, {.haste_interval = 0});
     auto first = start(world);
     auto second = start(world, {}, {.has_board = has_board});
     const auto waited =
@@ -436,6 +436,22 @@ TEST_CASE("The trace keeps the last lines, the remarks are kept for good") {
   REQUIRE(world.remarks().size() == 2);
   REQUIRE(mentions(world.remarks(), "begun"));
   REQUIRE(mentions(world.remarks(), "process 1: killed"));
+}
+
+TEST_CASE("Each death is remarked once") {
+  world world(1);
+  world.keep_trace(10);
+  auto& first = world.start_process();
+  auto& second = world.start_process();
+  world.kill(first);
+  world.kill(first);
+  world.stop(first);
+  world.stop(second);
+  world.stop(second);
+  world.kill(second);
+  REQUIRE(world.remarks().size() == 2);
+  REQUIRE(mentions(world.remarks(), "process 1: killed"));
+  REQUIRE(mentions(world.remarks(), "process 2: stopped"));
 }
 
 TEST_CASE("An injected fault is in the trace, with what it hit") {

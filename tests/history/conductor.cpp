@@ -25,6 +25,7 @@ namespace {
 
 using clock = std::chrono::steady_clock;
 
+/// Who does nothing for so long hangs.
 constexpr auto still_max = std::chrono::minutes(1);
 /// Between two looks at the processes, at most.
 constexpr std::uint64_t look_interval_us_max = 4000;
@@ -70,6 +71,10 @@ struct child {
   ::_exit(status);
 }
 
+failure ended_by_itself() {
+  return {errc::io_failure, "a process has ended by itself"};
+}
+
 class conductor {
 public:
   explicit conductor(run_options options)
@@ -83,14 +88,17 @@ public:
 private:
   assignment assignment_of(unsigned process) const;
   void start(unsigned process);
-  bool wait_for(unsigned process);
+  void spawn(unsigned process, const std::function<result<void>()>& work);
+  result<void> wait_for(unsigned process, clock::time_point give_up);
+  result<void> wait_for_all(unsigned begin, unsigned end);
   bool look_after_processes();
   void kill_if_due();
   void kill_any_writer();
   result<void> wait_for_transactions();
-  bool end_all();
-  bool judge();
+  result<void> end_all();
+  result<void> judge();
   void wait_a_moment();
+  void wait_at_most(std::chrono::microseconds duration);
 
   run_options options_;
   torture::random_source random_;
@@ -127,6 +135,14 @@ void conductor::start(unsigned process) {
   auto& self = processes_[process];
   ++self.incarnation;
   const auto who = assignment_of(process);
+  spawn(process, [&] {
+    return self.is_writer ? write(who, *shared_) : read(who, *shared_);
+  });
+}
+
+void conductor::spawn(unsigned process,
+                      const std::function<result<void>()>& work) {
+  auto& self = processes_[process];
   const auto parent = ::getpid();
   self.id = ::fork();
   if (self.id != 0)
@@ -135,18 +151,40 @@ void conductor::start(unsigned process) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent)
     ::_exit(1);
-  live([&] {
-    return processes_[process].is_writer ? write(who, *shared_)
-                                         : read(who, *shared_);
-  });
+  live(work);
 }
 
-/// Whether it ended well.
-bool conductor::wait_for(unsigned process) {
-  int status = 0;
-  const auto id = std::exchange(processes_[process].id, -1);
-  return id > 0 && ::waitpid(id, &status, 0) == id && WIFEXITED(status)
-         && WEXITSTATUS(status) == 0;
+/// Until it has ended. Errors: `io_failure` if it has not ended well,
+/// `timed_out` if it has not ended when `give_up` is reached.
+result<void> conductor::wait_for(unsigned process, clock::time_point give_up) {
+  auto& self = processes_[process];
+  while (self.id > 0) {
+    int status = 0;
+    const auto ended = ::waitpid(self.id, &status, WNOHANG);
+    if (ended != 0) {
+      self.id = -1;
+      if (ended > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return {};
+      break;
+    }
+    if (clock::now() >= give_up)
+      return failure{errc::timed_out, "process " + std::to_string(process)
+                                          + " has not ended in a minute"};
+    wait_at_most(std::chrono::milliseconds(100));
+  }
+  return ended_by_itself();
+}
+
+/// The first error of those from `begin` to before `end`.
+result<void> conductor::wait_for_all(unsigned begin, unsigned end) {
+  const auto give_up = clock::now() + still_max;
+  result<void> out;
+  for (auto process = begin; process < end; ++process) {
+    const auto ended = wait_for(process, give_up);
+    if (out && !ended)
+      out = ended;
+  }
+  return out;
 }
 
 /// False if one has ended that nobody has killed.
@@ -162,11 +200,15 @@ bool conductor::look_after_processes() {
   return true;
 }
 
-/// Returns early when a process has ended.
 void conductor::wait_a_moment() {
+  wait_at_most(
+      std::chrono::microseconds(torture::below(random_, look_interval_us_max)));
+}
+
+/// Less than a second. Returns early when a process has ended.
+void conductor::wait_at_most(std::chrono::microseconds duration) {
   timespec time{};
-  time.tv_nsec =
-      1000 * static_cast<long>(torture::below(random_, look_interval_us_max));
+  time.tv_nsec = std::chrono::nanoseconds(duration).count();
   ::sigtimedwait(&ends_, nullptr, &time);
 }
 
@@ -174,7 +216,7 @@ void conductor::kill_any_writer() {
   const auto process =
       static_cast<unsigned>(torture::below(random_, options_.writers));
   ::kill(processes_[process].id, SIGKILL);
-  (void)wait_for(process);
+  (void)wait_for(process, clock::now() + still_max);
   ++kills_;
   start(process);
 }
@@ -194,7 +236,7 @@ result<void> conductor::wait_for_transactions() {
          || kills_ < options_.kills) {
     wait_a_moment();
     if (!look_after_processes())
-      return failure{errc::io_failure, "a process has ended by itself"};
+      return ended_by_itself();
     kill_if_due();
     const auto now = shared_->acknowledged.load();
     if (std::exchange(before, now) != now)
@@ -207,29 +249,23 @@ result<void> conductor::wait_for_transactions() {
   return {};
 }
 
-/// Writers first: readers must see the last commit of all. Whether all ended
-/// well.
-bool conductor::end_all() {
+/// Writers first: readers must see the last commit of all.
+result<void> conductor::end_all() {
+  const auto all = options_.writers + options_.readers;
   shared_->writers_stop = true;
-  bool out = true;
-  for (unsigned process = 0; process < options_.writers; ++process)
-    out = wait_for(process) && out;
+  const auto written = wait_for_all(0, options_.writers);
   shared_->readers_stop = true;
-  for (unsigned process = options_.writers; process < processes_.size();
-       ++process)
-    out = wait_for(process) && out;
-  return out;
+  const auto read = wait_for_all(options_.writers, all);
+  return written ? read : written;
 }
 
 /// What a fresh process finds when all are gone.
-bool conductor::judge() {
+result<void> conductor::judge() {
   processes_.emplace_back();
   const auto process = static_cast<unsigned>(processes_.size() - 1);
   const auto who = assignment_of(process);
-  processes_[process].id = ::fork();
-  if (processes_[process].id == 0)
-    live([&] { return read_at_the_end(who); });
-  return wait_for(process);
+  spawn(process, [&] { return read_at_the_end(who); });
+  return wait_for_all(process, process + 1);
 }
 
 result<std::uint64_t> conductor::run() {
@@ -247,8 +283,8 @@ result<std::uint64_t> conductor::run() {
     start(process);
   }
   CALLBOARD_TRY(wait_for_transactions());
-  if (!end_all() || !judge())
-    return failure{errc::io_failure, "a process has ended by itself"};
+  CALLBOARD_TRY(end_all());
+  CALLBOARD_TRY(judge());
   return kills_;
 }
 

@@ -25,8 +25,8 @@ struct run_options {
 /// have no threads. Answers the number of kills.
 ///
 /// What a process has found wrong is in its journal: then the run ends early.
-/// Errors: `timed_out` if nothing was acknowledged for a minute; `io_failure`
-/// if a process cannot be started or ends by itself.
+/// Errors: `timed_out` if nothing was acknowledged for a minute, or processes
+/// take longer to end; `io_failure` if one cannot be started or ends by itself.
 result<std::uint64_t> conduct(const run_options& options);
 
 } // namespace callboard::history

@@ -12,6 +12,7 @@ import collections
 import concurrent.futures
 import fcntl
 import fnmatch
+import hashlib
 import html
 import json
 import os
@@ -103,6 +104,16 @@ def files_of_tree():
                             cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     names = [name for name in listed.stdout.split("\0") if name]
     return [name for name in names if (ROOT / name).is_file()]
+
+
+def fingerprint_of_tree():
+    """Of all that can change a result: texts for people, and this folder, cannot."""
+    out = hashlib.sha256()
+    for name in sorted(files_of_tree()):
+        if not name.endswith(".md") and not name.startswith("tests/mutation/"):
+            content = hashlib.sha256((ROOT / name).read_bytes()).hexdigest()
+            out.update(f"{name}\0{content}\0".encode())
+    return out.hexdigest()
 
 
 def environment(folder):
@@ -218,14 +229,14 @@ def row_of(mutant, status, finder, after):
 
 
 def key_of(row):
-    return tuple(row[part] for part in ("name", "file", "old", "new"))
+    return tuple(row.get(part) for part in ("name", "file", "old", "new", "tree"))
 
 
-def known_rows(path, mutants):
-    """What was found before, of the mutants as they are now; a new test may find the others."""
+def known_rows(path, mutants, tree):
+    """What was found before in this tree, of the mutants as they are now."""
     if not path or not path.exists():
         return {}
-    wanted = {key_of(row_of(each, "", "", "")) for each in mutants}
+    wanted = {key_of(row_of(each, "", "", "") | {"tree": tree}) for each in mutants}
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return {row["name"]: row for row in rows
             if key_of(row) in wanted and row["status"] == "found"}
@@ -254,7 +265,8 @@ def say(line):
 
 def check_all(options, mutants, scratch):
     """The rows of all mutants, in the order of the list."""
-    rows = known_rows(options.resume, mutants)
+    tree = fingerprint_of_tree()
+    rows = known_rows(options.resume, mutants, tree)
     cores = os.cpu_count() or 1
     left = [each for each in mutants if each.name not in rows]
     if left:
@@ -267,6 +279,8 @@ def check_all(options, mutants, scratch):
             copy = Copy(scratch / f"main-{number}")
             copy.build(targets, cores)
             copies.put(copy)
+        if fingerprint_of_tree() != tree:
+            raise Unfit("the tree has changed while it was copied: start again")
 
     def take(mutant):
         copy = copies.get()
@@ -277,7 +291,7 @@ def check_all(options, mutants, scratch):
         say(f"{row['status']:9}  {row['name']}: {row['found_by']} ({row['after']})")
         if options.resume:
             with printing, options.resume.open("a") as out:
-                out.write(json.dumps(row) + "\n")
+                out.write(json.dumps(row | {"tree": tree}) + "\n")
         return row
 
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as workers:
@@ -302,7 +316,8 @@ def parsed_options():
     parser.add_argument("--table", type=pathlib.Path, metavar="FILE",
                         help="write the table there, too")
     parser.add_argument("--resume", type=pathlib.Path, metavar="FILE",
-                        help="append results to this file, and skip what it has found already")
+                        help="append results to this file, and skip what it has found already in the "
+                        "tree as it is")
     options = parser.parse_args()
     if options.jobs < 1:
         parser.error("--jobs takes a number from 1 on")
