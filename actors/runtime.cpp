@@ -12,8 +12,11 @@
 #include <spdlog/sinks/stdout_sinks.h>
 
 #include <algorithm>
+#include <future>
+#include <system_error>
 #include <thread>
 #include <utility>
+#include <vector>
 
 namespace callboard {
 
@@ -70,6 +73,16 @@ result<model_facts> facts_of(const embedder& model) {
   }
 }
 
+result<void> check_limit(std::string_view name, std::size_t value,
+                         std::size_t largest) {
+  if (value >= 1 && value <= largest)
+    return {};
+  return failure{errc::invalid_argument,
+                 "`open_options::" + std::string(name) + "` is "
+                     + std::to_string(value) + ", outside 1 to "
+                     + std::to_string(largest) + ", what one commit takes"};
+}
+
 result<void> check(const open_options& options) {
   if (!options.model)
     return failure{errc::invalid_argument,
@@ -79,6 +92,11 @@ result<void> check(const open_options& options) {
     return failure{errc::invalid_argument,
                    "the working directory is required to open a store: set "
                    "`open_options::working_directory`"};
+  CALLBOARD_TRY(check_limit("pending_operations_max",
+                            options.pending_operations_max,
+                            commit_operations_max));
+  CALLBOARD_TRY(check_limit("pending_bytes_max", options.pending_bytes_max,
+                            commit_bytes_max));
   CALLBOARD_TRY(check_store_name(name_kind::workspace, options.workspace));
   return check_store_name(name_kind::namespace_name, options.namespace_name);
 }
@@ -104,6 +122,39 @@ batch_limits limits_of(const open_options& options, const model_facts& facts) {
   auto wished = std::max<std::size_t>(1, options.embedding_batch);
   return {.batch_texts_max = std::min(wished, facts.batch_texts_max),
           .batches_at_once = 2 * facts.concurrency + 2};
+}
+
+} // namespace
+
+namespace {
+
+/// CAF cannot be left half started: so first, whether all threads can be had.
+result<void> check_threads(std::size_t count) {
+  std::vector<std::thread> held;
+  held.reserve(count);
+  std::promise<void> enough;
+  auto is_enough = enough.get_future().share();
+  result<void> out;
+  try {
+    while (held.size() < count)
+      held.emplace_back([is_enough] { is_enough.wait(); });
+  } catch (const std::system_error& reason) {
+    out = failure{errc::busy,
+                  "the system gives " + std::to_string(held.size())
+                      + " threads, and the runtime needs "
+                      + std::to_string(count) + ": " + reason.what()
+                      + "; raise the limit, or ask for fewer threads"};
+  }
+  enough.set_value();
+  for (auto& each : held)
+    each.join();
+  return out;
+}
+
+std::size_t threads_of(const runtime_options& options) {
+  constexpr std::size_t others = 4; // board, clock, a model's first workers
+  return options.scheduler_threads + options.io_threads + slow_io_threads
+         + options.search_threads + others;
 }
 
 } // namespace
@@ -242,6 +293,7 @@ runtime::~runtime() = default;
 
 result<std::unique_ptr<runtime>> runtime::start(runtime_options options) {
   try {
+    CALLBOARD_TRY(check_threads(threads_of(with_defaults(options))));
     return std::unique_ptr<runtime>(
         new runtime(std::make_unique<implementation>(std::move(options))));
   } catch (...) {

@@ -24,6 +24,7 @@ result<void> store_session::open_again() {
     }));
   store_ = std::move(opened);
   is_broken_ = false;
+  is_torn_ = false;
   return {};
 }
 

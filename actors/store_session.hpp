@@ -32,7 +32,8 @@ struct checkpoint_run {
 enum class store_access : std::uint8_t { read, write };
 
 /// One handle on a store, for the jobs of one storage actor. After a failed
-/// sync the next write opens the store anew; until then it can be read.
+/// sync the next write opens the store anew; until then it can be read. After
+/// an exception whatever comes next opens it anew.
 ///
 /// Threads: one job at a time; it blocks.
 /// Errors:  those of `store`. An exception of the engine counts as `broken`.
@@ -48,9 +49,14 @@ public:
   template <class Work>
   auto use(store_access how, Work&& work)
       -> decltype(work(std::declval<store&>())) {
-    if (how == store_access::write && is_broken_)
+    if (is_torn_ || (how == store_access::write && is_broken_))
       CALLBOARD_TRY(open_again());
-    auto out = guarded([&] { return work(*store_); });
+    is_torn_ = true;
+    auto out = guarded([&] {
+      auto done = work(*store_);
+      is_torn_ = false;
+      return done;
+    });
     if (!out && out.error().code == errc::broken)
       is_broken_ = true;
     return out;
@@ -90,6 +96,8 @@ private:
   std::shared_ptr<store> store_;
   open_report report_;
   bool is_broken_ = false;
+  /// An exception has left work half done.
+  bool is_torn_ = false;
   bool keeps_events_ = false;
   /// The generation that `state` has shown last.
   std::uint64_t shown_ = 0;

@@ -10,6 +10,7 @@
 #include <system_error>
 #include <unistd.h>
 #include <utility>
+#include <vector>
 
 namespace callboard {
 
@@ -38,6 +39,31 @@ bool allocate(int descriptor, off_t size_before, std::uint64_t size_bytes) {
   return error == 0;
 }
 
+/// Keeps the numbers of closed standard streams taken: what is opened meanwhile
+/// does not become a stream that somebody writes to.
+class standard_streams {
+public:
+  standard_streams() {
+    for (;;) {
+      const int opened = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+      if (opened < 0)
+        return;
+      held_.push_back(opened);
+      if (opened > STDERR_FILENO)
+        return;
+    }
+  }
+  standard_streams(const standard_streams&) = delete;
+  standard_streams& operator=(const standard_streams&) = delete;
+  ~standard_streams() {
+    for (const int each : held_)
+      ::close(each);
+  }
+
+private:
+  std::vector<int> held_;
+};
+
 /// One per user and board file; lives until the machine restarts.
 std::string object_name(const file_identity& identity) {
   return "callboard." + std::to_string(::geteuid()) + '.'
@@ -49,7 +75,9 @@ std::string object_name(const file_identity& identity) {
 template <class Source>
 class mapped_area final : public board_area {
 public:
-  explicit mapped_area(Source source) : source_(std::move(source)) {}
+  explicit mapped_area(Source source) : source_(std::move(source)) {
+    (void)::fcntl(descriptor(), F_SETFD, FD_CLOEXEC); // not for commands we run
+  }
 
   result<void> look();
   const found_memory& found() const noexcept override { return found_; }
@@ -107,6 +135,7 @@ public:
   result<std::unique_ptr<board_area>> open(const std::string& path,
                                            const file_identity& identity,
                                            board_backing backing) override try {
+    const standard_streams taken;
     if (backing == board_backing::file)
       return opened(
           interprocess::file_mapping(path.c_str(), interprocess::read_write));
