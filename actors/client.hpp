@@ -64,7 +64,11 @@ public:
   /// Removes every row whose `src_id` or `tgt_id` is `name`.
   result<void> remove_entity_relation(std::string name);
 
-  /// Embeds what is pending, makes it durable and visible to all.
+  /// Embeds what is pending, makes it durable and visible to all, but for what
+  /// cannot be embedded, which `commit_result::failed` lists: in one piece
+  /// unless an imported pair has brought more than one commit takes. Such
+  /// pieces are all or nothing each; one that expects a generation is
+  /// `too_large`.
   result<commit_result>
   commit(std::optional<std::uint64_t> expected_generation = std::nullopt);
   /// `commit`, and publishes the pair if it does not show everything yet.

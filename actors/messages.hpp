@@ -69,7 +69,10 @@ struct remove_relation_request {
 };
 
 /// Requests without `expected_generation` that arrive during a commit share
-/// the next one.
+/// the next one. What is pending goes into one commit of the store; only what
+/// an imported pair has brought may take several, each all or nothing: then
+/// those before one that failed are done, and a request with
+/// `expected_generation` is refused (`too_large`).
 struct commit_request {
   std::optional<std::uint64_t> expected_generation;
 };

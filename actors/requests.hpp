@@ -46,7 +46,8 @@ struct open_options {
   /// Fold the log into a new base in the background when it has outgrown it.
   bool automatic_checkpoints = true;
 
-  /// Uncommitted changes that one handle holds at most; beyond: `busy`.
+  /// Uncommitted changes that one handle holds at most; beyond: `busy`. At
+  /// least 1, at most what one commit takes.
   std::size_t pending_operations_max = commit_operations_max;
   std::size_t pending_bytes_max = std::size_t{128} << 20;
 };
@@ -96,7 +97,8 @@ struct commit_result {
   /// Grows with every commit by anybody; the latest one if nothing was pending.
   std::uint64_t generation = 0;
   std::size_t committed = 0;
-  /// Changes discarded because somebody dropped the store meanwhile.
+  /// Changes discarded because somebody dropped the store meanwhile, or because
+  /// they came from an imported pair and somebody changed the record meanwhile.
   std::size_t discarded = 0;
   /// Records that were left out. The others are committed.
   std::vector<record_failure> failed;

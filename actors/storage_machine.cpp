@@ -104,16 +104,19 @@ void storage_machine::adopt(store_state state) {
   auto to_embed = std::move(state.to_embed);
   auto events = std::move(state.events);
   state_ = std::move(state);
-  if (is_new_view)
+  if (is_new_view) {
+    pending_.forget_adopted([this](std::string_view id) {
+      return state_.view->find(id).has_value();
+    });
     rebuild_view();
+  }
   std::vector<pending_change> changes;
   for (auto& each : to_embed) {
-    if (pending_.find(each.id) || pending_.hides(each.id))
-      continue; // what was asked for here is newer
     auto change = std::make_shared<commit_operation>();
     change->id = std::move(each.id);
     change->record = std::move(each.record);
     change->drop_epoch = state_.view->drop_epoch();
+    change->was_waiting = true;
     changes.push_back(std::move(change));
   }
   pending_.adopt(std::move(changes));

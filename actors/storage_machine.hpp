@@ -48,7 +48,8 @@ struct storage_setup {
 ///   is under way do they wait for a refresh.
 /// - changes keep their order. They see a view as new as they are: else a
 ///   change asked for after a drop could pass for one from before it.
-/// - a commit embeds first, then takes the lane. Commits that come meanwhile
+/// - a commit embeds first, then takes the lane; both batch by batch, if more
+///   is pending than one commit of the store takes. Commits that come meanwhile
 ///   share the next one, unless they expect a generation.
 /// - a checkpoint writes outside of the lane. A drop waits for commits and
 ///   checkpoints, and all changes wait for the drop.
@@ -148,6 +149,8 @@ private:
   // Commits.
   void start_commit();
   void join_commit();
+  void begin_commit();
+  void make_batch();
   void write_batch(result<rejections> made);
   void end_commit(result<commit_outcome> outcome);
 
@@ -210,7 +213,8 @@ private:
     std::optional<std::uint64_t> expected_generation;
     std::vector<answer<commit_result>> group;
     pending_batch batch;
-    std::vector<record_failure> failed;
+    /// Of the batches that are committed.
+    commit_result done;
   };
   std::optional<running_commit> commit_;
 

@@ -1,4 +1,5 @@
 #include "actors/storage_machine.hpp"
+#include "core/record.hpp"
 
 #include <spdlog/logger.h>
 
@@ -11,6 +12,21 @@ namespace {
 
 /// A compaction takes up to three checkpoints, and one that finds nothing.
 constexpr int compaction_rounds = 4;
+
+/// Why `change` cannot be committed, if so. Records of an imported pair may be
+/// larger than those that `make_record` makes.
+std::optional<failure> refusal(const pending_change& change,
+                               const rejections& made) {
+  if (auto rejected = made.find(change.get()); rejected != made.end())
+    return rejected->second;
+  if (change->record.size() > record_bytes_max)
+    return failure{errc::too_large,
+                   "the record " + printable(change->id) + " has "
+                       + std::to_string(change->record.size())
+                       + " bytes; at most " + std::to_string(record_bytes_max)
+                       + ": replace or delete it"};
+  return std::nullopt;
+}
 
 class write_checkpoint_job : public job {
 public:
@@ -40,12 +56,31 @@ void storage_machine::commit(std::optional<std::uint64_t> expected_generation,
 }
 
 void storage_machine::start_commit() {
-  if (commit_ || commits_.empty())
-    return;
-  commit_.emplace();
-  commit_->expected_generation = commits_.front().expected_generation;
-  join_commit();
+  while (!commit_ && !commits_.empty()) {
+    commit_.emplace();
+    commit_->expected_generation = commits_.front().expected_generation;
+    join_commit();
+    begin_commit();
+  }
+}
+
+/// What is expected holds for all that is pending, or for nothing of it.
+void storage_machine::begin_commit() {
   commit_->batch = pending_.take();
+  if (commit_->batch.is_last || !commit_->expected_generation) {
+    make_batch();
+    return;
+  }
+  pending_.put_back();
+  auto refused = std::move(*commit_);
+  commit_.reset();
+  for (auto& done : refused.group)
+    done(failure{errc::too_large,
+                 "more is pending than one commit takes, and one that expects "
+                 "a generation cannot be split: commit without that first"});
+}
+
+void storage_machine::make_batch() {
   std::vector<pending_change> upserts;
   for (const auto& each : commit_->batch.changes)
     if (each->what == commit_operation::kind::upsert)
@@ -71,11 +106,10 @@ void storage_machine::write_batch(result<rejections> made) {
   }
   auto& changes = commit_->batch.changes;
   std::erase_if(changes, [&](const pending_change& each) {
-    auto rejected = made->find(each.get());
-    if (rejected == made->end())
-      return false;
-    commit_->failed.push_back({each->id, rejected->second});
-    return true;
+    auto refused = refusal(each, *made);
+    if (refused)
+      commit_->done.failed.push_back({each->id, std::move(*refused)});
+    return refused.has_value();
   });
   lane_.run_on_store<commit_outcome>(
       store_access::write,
@@ -91,24 +125,31 @@ void storage_machine::write_batch(result<rejections> made) {
       });
 }
 
+/// Goes on with the next batch, if there is one: on an error, those before it
+/// are committed.
 void storage_machine::end_commit(result<commit_outcome> outcome) {
-  auto ended = std::move(*commit_);
-  commit_.reset();
   if (outcome) {
-    pending_.committed(ended.batch);
+    commit_->done.generation = outcome->generation;
+    commit_->done.committed += outcome->committed;
+    commit_->done.discarded += outcome->discarded;
+    pending_.committed(commit_->batch);
     rebuild_view();
     if (setup_.options.automatic_checkpoints && state_.checkpoint_due
         && !checkpoint_ && !next_checkpoint_ && !drop_)
       wish_checkpoint({.how = compaction::automatic, .wait = patience::none});
+    if (!commit_->batch.is_last) {
+      commit_->batch = pending_.take_rest(commit_->batch);
+      make_batch();
+      return;
+    }
   } else {
     pending_.put_back();
   }
+  auto ended = std::move(*commit_);
+  commit_.reset();
   for (auto& done : ended.group) {
     if (outcome)
-      done(commit_result{.generation = outcome->generation,
-                         .committed = outcome->committed,
-                         .discarded = outcome->discarded,
-                         .failed = ended.failed});
+      done(ended.done);
     else
       done(outcome.error());
   }

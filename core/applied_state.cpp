@@ -13,6 +13,12 @@ applied_state::applied_state(std::shared_ptr<const base> base_rows,
       drop_epoch_(drop_epoch) {}
 
 result<void> applied_state::apply(const frame& transaction) {
+  // Memory may have run out in the middle of the one before.
+  if (transaction.sequence != sequence_ + 1)
+    return failure{errc::broken,
+                   "commit " + std::to_string(transaction.sequence)
+                       + " was to be applied to generation "
+                       + std::to_string(sequence_) + ": open the store again"};
   if (transaction.type == frame_type::drop) {
     delta_ = std::make_shared<delta>(base_->dimension());
     alive_.clear_all();

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <set>
 #include <utility>
 
@@ -27,6 +28,9 @@ constexpr int load_attempts_max = 50;
 constexpr auto open_lock_timeout = std::chrono::milliseconds(500);
 /// How long a reader without a board waits for a pause between commits.
 constexpr auto expose_lock_timeout = std::chrono::milliseconds(50);
+/// How long a writer waits for a checkpoint to end if the log must be replaced
+/// first. It may be this handle's own, which ends only after the writer.
+constexpr auto rewrite_lock_timeout = std::chrono::seconds(1);
 
 failure inconsistent(std::string path, std::string_view what) {
   return {errc::corrupt,
@@ -39,8 +43,13 @@ failure inconsistent(std::string path, std::string_view what) {
 result<void> check_operation(const commit_operation& operation,
                              std::uint32_t dimension) {
   CALLBOARD_TRY(check_id(operation.id));
-  if (operation.what == commit_operation::kind::remove)
-    return {};
+  if (operation.what == commit_operation::kind::remove) {
+    if (operation.record.empty() && operation.vector.empty())
+      return {};
+    return failure{errc::invalid_argument,
+                   "the removal of " + printable(operation.id)
+                       + " has a record or a vector: leave them empty"};
+  }
   auto of = "the record of " + printable(operation.id);
   if (operation.record.empty())
     return failure{errc::invalid_argument, of + " is empty"};
@@ -237,9 +246,8 @@ result<void> file_store::create() {
   report_.created = imported.source->row_count() == 0;
   report_.imported = !report_.created;
   report_.import = imported.report;
-  to_embed_ = std::move(imported.to_embed);
-  CALLBOARD_TRY(keep_records_to_embed());
-  if (!imported.report.lossless() || !to_embed_.empty()) {
+  CALLBOARD_TRY(keep_records_to_embed(imported.to_embed));
+  if (!imported.report.lossless() || !imported.to_embed.empty()) {
     CALLBOARD_TRY(pair_->set_aside(first_epoch));
   }
   store_id id;
@@ -292,6 +300,8 @@ result<void> file_store::recover() {
     if (held.error().code != errc::busy)
       return std::move(held).error();
     CALLBOARD_TRY(load(reach::durable));
+    // A board that was made since the machine started knows of no commit yet.
+    seen_->outdated.store(true, std::memory_order_release);
     CALLBOARD_TRY(refresh());
     ++fence_;
     return {};
@@ -329,16 +339,17 @@ std::vector<record_to_embed> file_store::take_records_to_embed() {
 /// Records that came without a vector are in no base and no log until somebody
 /// has embedded and committed them: a file of their own, one record a line,
 /// keeps them until then, along with those that wait already.
-result<void> file_store::keep_records_to_embed() const {
-  if (to_embed_.empty())
+result<void> file_store::keep_records_to_embed(
+    std::span<const record_to_embed> records) const {
+  if (records.empty())
     return {};
   CALLBOARD_TRY_ASSIGN(auto waiting, waiting_records());
   std::set<std::string_view> newer;
-  for (const auto& each : to_embed_)
+  for (const auto& each : records)
     newer.insert(each.id);
   std::erase_if(waiting,
                 [&](const auto& each) { return newer.contains(each.id); });
-  waiting.insert(waiting.end(), to_embed_.begin(), to_embed_.end());
+  waiting.insert(waiting.end(), records.begin(), records.end());
   return write_waiting_records(waiting);
 }
 
@@ -347,16 +358,21 @@ result<void> file_store::write_waiting_records(
   std::string lines;
   for (const auto& each : records)
     lines += each.record + '\n';
-  const auto temporary = std::string{unembedded_name} + ".tmp";
-  CALLBOARD_TRY_ASSIGN(auto opened,
-                       home_->open_file(temporary, open_mode::create_empty));
+  CALLBOARD_TRY_ASSIGN(auto opened, home_->open_file(unembedded_temporary_name,
+                                                     open_mode::create_empty));
   CALLBOARD_TRY(opened->append(0, as_bytes(lines)));
   CALLBOARD_TRY(opened->sync());
-  CALLBOARD_TRY(home_->rename(temporary, unembedded_name));
+  CALLBOARD_TRY(home_->rename(unembedded_temporary_name, unembedded_name));
   return home_->sync();
 }
 
+std::optional<file_identity> file_store::waiting_file() const {
+  auto status = home_->status(unembedded_name);
+  return status ? std::optional{status->identity} : std::nullopt;
+}
+
 result<void> file_store::load_records_to_embed() {
+  seen_waiting_file_ = waiting_file();
   CALLBOARD_TRY_ASSIGN(to_embed_, waiting_records());
   std::erase_if(to_embed_, [this](const auto& each) {
     return view_->find(each.id).has_value();
@@ -389,22 +405,53 @@ result<std::vector<record_to_embed>> file_store::waiting_records() const {
   return out;
 }
 
+/// Those of `operations` with records that wait no more: somebody has
+/// committed, removed or replaced them since they were handed out.
+result<std::set<const commit_operation*>> file_store::settled_by_others(
+    std::span<const commit_operation> operations) const {
+  std::set<const commit_operation*> out;
+  if (std::ranges::none_of(operations, &commit_operation::was_waiting))
+    return out;
+  CALLBOARD_TRY_ASSIGN(const auto waiting, waiting_records());
+  std::map<std::string_view, std::string_view> records;
+  for (const auto& each : waiting)
+    records.emplace(each.id, each.record);
+  for (const auto& operation : operations) {
+    if (!operation.was_waiting)
+      continue;
+    auto found = records.find(operation.id);
+    if (found == records.end() || found->second != operation.record
+        || view_->find(operation.id))
+      out.insert(&operation);
+  }
+  return out;
+}
+
 /// Records that are in the store now, or that `operations` has removed, wait no
 /// more: whoever opens the store next must not bring them back.
 result<void>
-file_store::strike_out(std::span<const commit_operation> operations) {
-  if (!home_->status(unembedded_name))
+file_store::strike_out(std::span<const commit_operation> operations,
+                       const std::set<const commit_operation*>& overtaken) {
+  // Who replaced or removed it since may have died before that was durable.
+  if (auto found = waiting_file(); found != seen_waiting_file_) {
+    CALLBOARD_TRY(home_->sync());
+    seen_waiting_file_ = found;
+  }
+  if (!seen_waiting_file_)
     return {};
   CALLBOARD_TRY_ASSIGN(auto waiting, waiting_records());
   std::set<std::string_view> settled;
   for (const auto& operation : operations)
-    if (operation.drop_epoch >= state_->drop_epoch())
+    if (operation.drop_epoch >= state_->drop_epoch()
+        && !overtaken.contains(&operation))
       settled.insert(operation.id);
   auto struck = std::erase_if(waiting, [&](const auto& each) {
     return settled.contains(each.id) || view_->find(each.id);
   });
-  if (waiting.empty())
-    return home_->remove(unembedded_name);
+  if (waiting.empty()) {
+    CALLBOARD_TRY(home_->remove(unembedded_name));
+    return home_->sync();
+  }
   return struck == 0 ? result<void>{} : write_waiting_records(waiting);
 }
 
@@ -465,9 +512,11 @@ result<void> file_store::load(reach how_far) {
     auto loaded = load_once(how_far);
     // Files vanish when a checkpoint in another process replaces the base
     // between our reading MANIFEST and opening them.
-    if (loaded || loaded.error().code != errc::not_found
-        || attempt == load_attempts_max)
+    if (loaded || loaded.error().code != errc::not_found)
       return loaded;
+    if (attempt == load_attempts_max)
+      return inconsistent(home_->path(), loaded.error().message
+                                             + ", although the store needs it");
   }
 }
 
@@ -501,9 +550,11 @@ result<void> file_store::load_once(reach how_far) {
   root_ = std::move(root);
   root_file_ = std::move(opened);
   state_.emplace(std::move(state));
-  if (how_far == reach::durable)
+  // What is beyond the durable is shown when it was synced.
+  if (how_far == reach::durable) {
     durable_ = std::max(durable_, state_->sequence());
-  update_view();
+    update_view();
+  }
   return {};
 }
 
@@ -553,7 +604,9 @@ result<void> file_store::replay_log(applied_state& state, log_cursor& log,
       break;
     fence_ = std::max(fence_, transaction->fence);
     if (auto applied = state.apply(*transaction); !applied)
-      return inconsistent(path_of(log.name()), applied.error().message);
+      return applied.error().code == errc::broken
+                 ? std::move(applied)
+                 : inconsistent(path_of(log.name()), applied.error().message);
     events_.record(*transaction, options_.dimension);
   }
   return {};
@@ -622,6 +675,9 @@ result<snapshot_ptr> file_store::refresh() {
   CALLBOARD_TRY(replay_log(*state_, *log_, last));
   // A catch-up that failed may have applied what nobody has synced.
   if (state_->sequence() > std::max(last, durable_)) {
+    // A second sync of such a log would seem to succeed.
+    if (broken_ || notices_->poisoned_from())
+      return view_;
     CALLBOARD_TRY(sync_log());
   }
   // Known here, too: the board that told it may be emptied.
@@ -797,7 +853,12 @@ result<held_lock> file_store::enter_writer() {
     if (!needs_rewrite())
       return writer;
   }
-  CALLBOARD_TRY_ASSIGN(auto checkpointer, lock(store_lock::checkpoint));
+  CALLBOARD_TRY_ASSIGN(
+      auto checkpointer,
+      held_lock::acquire(door_, *home_, store_lock::checkpoint,
+                         lock_mode::exclusive,
+                         std::min<std::chrono::milliseconds>(
+                             options_.lock_timeout, rewrite_lock_timeout)));
   CALLBOARD_TRY_ASSIGN(auto writer, lock(store_lock::writer));
   CALLBOARD_TRY(catch_up());
   if (needs_rewrite()) {
@@ -822,11 +883,13 @@ file_store::commit(std::span<const commit_operation> operations,
                                        + std::to_string(*expected_generation)
                                        + ", but the store is at "
                                        + std::to_string(state_->sequence())};
+  CALLBOARD_TRY_ASSIGN(const auto overtaken, settled_by_others(operations));
   commit_outcome out;
   std::vector<std::byte> payload;
   for (const auto& operation : operations) {
     // W0: what was asked for before a drop must not come back after it.
-    if (operation.drop_epoch < state_->drop_epoch()) {
+    if (operation.drop_epoch < state_->drop_epoch()
+        || overtaken.contains(&operation)) {
       ++out.discarded;
       continue;
     }
@@ -846,7 +909,7 @@ file_store::commit(std::span<const commit_operation> operations,
     CALLBOARD_TRY(append_frame(frame_type::commit, count, std::move(payload)));
   }
   if (out.committed > 0)
-    if (auto struck = strike_out(operations); !struck)
+    if (auto struck = strike_out(operations, overtaken); !struck)
       options_.log->warn("{}", struck.error().message); // it is committed
   out.view = view_;
   out.generation = view_->generation();

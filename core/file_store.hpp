@@ -12,6 +12,7 @@
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -99,12 +100,17 @@ private:
   result<void> recover();
   result<void> check_identity(const manifest& root) const;
   result<void> settle_publication();
-  result<void> keep_records_to_embed() const;
+  result<void>
+  keep_records_to_embed(std::span<const record_to_embed> records) const;
   result<void> load_records_to_embed();
+  std::optional<file_identity> waiting_file() const;
   result<std::vector<record_to_embed>> waiting_records() const;
   result<void>
   write_waiting_records(std::span<const record_to_embed> records) const;
-  result<void> strike_out(std::span<const commit_operation> operations);
+  result<std::set<const commit_operation*>>
+  settled_by_others(std::span<const commit_operation> operations) const;
+  result<void> strike_out(std::span<const commit_operation> operations,
+                          const std::set<const commit_operation*>& overtaken);
 
   // The root.
   std::string path_of(std::string_view name) const;
@@ -150,8 +156,13 @@ private:
   result<std::uint64_t> rotate();
   manifest root_after(const base_descriptor& written, const snapshot& view,
                       fold_kind kind, std::uint64_t epoch) const;
+  void leave_old_log();
   result<void> settle_on_new_base();
   result<void> rewrite();
+  result<void> write_fresh_files(published_pair::state published);
+  bool is_dropped() const;
+  std::uint64_t last_used_sequence() const;
+  result<published_pair::state> look_at_publication();
   result<void> bring_publication_up_to_date();
   result<void> adopt_foreign_pair();
   result<published_pair::state> wait_for_other_half();
@@ -159,7 +170,9 @@ private:
   result<std::uint64_t>
   append_operations(std::uint64_t epoch,
                     std::span<const commit_operation> operations);
-  result<void> collect_garbage(bool everything);
+  result<void> remove_kept();
+  result<void> remove_waiting_temporary();
+  result<void> collect_garbage();
   std::optional<fold_kind> plan_fold(compaction how) const;
   bool relocation_ready() const;
   std::uint64_t row_floor() const;
@@ -173,6 +186,8 @@ private:
   store_options options_;
   open_report report_;
   std::vector<record_to_embed> to_embed_;
+  /// The file of records that wait, when it was last known to be durable.
+  std::optional<file_identity> seen_waiting_file_;
 
   std::unique_ptr<directory> outside_;
   std::unique_ptr<directory> home_;

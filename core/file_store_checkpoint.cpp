@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 /// How a store's base is replaced: checkpoints, drops, and the taking over of
@@ -24,6 +25,8 @@ constexpr std::size_t hole_share = 4;
 constexpr auto other_half_timeout = std::chrono::seconds(5);
 constexpr auto other_half_pause = std::chrono::milliseconds(50);
 constexpr auto publication_lock_timeout = std::chrono::milliseconds(0);
+/// How long opening waits for a writer before it leaves the rest to others.
+constexpr auto settling_lock_timeout = std::chrono::milliseconds(500);
 constexpr std::size_t replayed_frame_bytes = std::size_t{64} << 20;
 
 } // namespace
@@ -162,6 +165,7 @@ result<std::uint64_t> file_store::rotate() {
   auto epoch = root_.next_epoch();
   if (root_.logs.size() > 1 && log_->base_sequence() == state_->sequence())
     return log_->epoch(); // an interrupted checkpoint has rotated already
+  CALLBOARD_TRY(remove_waiting_temporary());
   CALLBOARD_TRY(log_cursor::create(*home_, epoch, state_->sequence(),
                                    door_.random_bits(), root_.base.dimension));
   CALLBOARD_TRY(home_->sync());
@@ -206,7 +210,7 @@ result<void> file_store::settle_on_new_base() {
   notices_->note_base_epoch(root_.base.epoch);
   CALLBOARD_TRY(pair_->publish(root_)); // K5 to K8
   published_ = true;
-  if (auto collected = collect_garbage(false); !collected) // K9
+  if (auto collected = collect_garbage(); !collected) // K9
     options_.log->warn("{}", collected.error().message);
   return {};
 }
@@ -248,26 +252,44 @@ result<snapshot_ptr> file_store::checkpoint(compaction how) {
   return view_;
 }
 
-/// Writes the whole state to fresh files, under both locks: after a drop, a
-/// poisoned log, or a salvage.
+/// Whether MANIFEST has yet to follow a drop.
+bool file_store::is_dropped() const {
+  return state_->drop_epoch() != root_.drop_epoch && view_->live_count() == 0;
+}
+
+/// Finishes a drop, a poisoned log, or a salvage, under both locks: what there
+/// is goes to fresh files. A pair that somebody else has published is not part
+/// of that: it is taken over.
 result<void> file_store::rewrite() {
-  auto dropped =
-      state_->drop_epoch() != root_.drop_epoch && view_->live_count() == 0;
+  if (is_dropped()) {
+    CALLBOARD_TRY(remove_kept());
+  }
+  CALLBOARD_TRY_ASSIGN(auto published, look_at_publication());
+  if (published == published_pair::state::foreign)
+    return adopt_foreign_pair();
+  return write_fresh_files(published);
+}
+
+/// Sequences that were announced are not used again, even if a salvage lost
+/// the commits that had them.
+std::uint64_t file_store::last_used_sequence() const {
+  auto sequence = state_->sequence();
+  return salvaged_ ? std::max(sequence, notices_->durable_sequence())
+                   : sequence;
+}
+
+/// Makes the whole state the new base and publishes it, over whatever is
+/// `published`.
+result<void> file_store::write_fresh_files(published_pair::state published) {
+  auto dropped = is_dropped();
   auto kind = dropped ? fold_kind::clear : fold_kind::extend;
   auto epoch = root_.next_epoch();
-  CALLBOARD_TRY_ASSIGN(auto published, pair_->examine(root_));
   if (published == published_pair::state::outdated) {
     // The new base continues the numbers of this one, not of an older one.
     CALLBOARD_TRY(restart_grace());
     CALLBOARD_TRY(pair_->publish(root_));
-  } else if (published != published_pair::state::current && !dropped) {
-    CALLBOARD_TRY(pair_->set_aside(epoch));
   }
-  // Sequences that were announced are not used again, even if a salvage lost
-  // the commits that had them.
-  auto sequence = state_->sequence();
-  if (salvaged_)
-    sequence = std::max(sequence, notices_->durable_sequence());
+  auto sequence = last_used_sequence();
   auto source = fold(view_, kind, row_floor());
   CALLBOARD_TRY_ASSIGN(auto written, write_base(*home_, root_.base.store, epoch,
                                                 root_.base.dimension,
@@ -279,13 +301,9 @@ result<void> file_store::rewrite() {
   next.base_sequence = sequence;
   next.logs = {epoch};
   CALLBOARD_TRY(write_manifest(std::move(next)));
-  salvaged_ = false;
-  notices_->clear_poison(); // nothing of the old log is read any more
+  leave_old_log();
   CALLBOARD_TRY(settle_on_new_base());
-  if (!dropped)
-    return {};
-  to_embed_.clear();
-  return collect_garbage(true);
+  return dropped ? collect_garbage() : result<void>{};
 }
 
 result<snapshot_ptr> file_store::drop() {
@@ -297,13 +315,42 @@ result<snapshot_ptr> file_store::drop() {
     CALLBOARD_TRY(rewrite());
   }
   CALLBOARD_TRY(append_frame(frame_type::drop, 0, {}));
-  CALLBOARD_TRY(rewrite());
+  CALLBOARD_TRY(remove_kept());
+  CALLBOARD_TRY_ASSIGN(auto published, pair_->examine(root_));
+  CALLBOARD_TRY(write_fresh_files(published));
   return view_;
 }
 
-/// Removes what no MANIFEST names: old bases and logs, debris. `everything`:
-/// also what was kept for its owner.
-result<void> file_store::collect_garbage(bool everything) {
+/// Nothing of it is read any more.
+void file_store::leave_old_log() {
+  salvaged_ = false;
+  notices_->clear_poison();
+}
+
+/// For a drop: removes what was kept for its owner, durably. That must be gone
+/// before MANIFEST says that the drop is done: what waits would be taken for
+/// records of after the drop.
+result<void> file_store::remove_kept() {
+  to_embed_.clear();
+  CALLBOARD_TRY_ASSIGN(auto names, home_->list());
+  for (const auto& name : names)
+    if (classify(name).what == private_file::kind::kept) {
+      CALLBOARD_TRY(home_->remove(name));
+    }
+  CALLBOARD_TRY(remove_waiting_temporary());
+  return home_->sync();
+}
+
+/// The caller holds the writer lock, as does who writes this file: K9 leaves it
+/// alone.
+result<void> file_store::remove_waiting_temporary() {
+  if (!home_->status(unembedded_temporary_name))
+    return {};
+  return home_->remove(unembedded_temporary_name);
+}
+
+/// Removes what no MANIFEST names: old bases and logs, debris.
+result<void> file_store::collect_garbage() {
   CALLBOARD_TRY_ASSIGN(auto names, home_->list());
   auto keep = [&](const std::string& name) {
     auto found = classify(name);
@@ -313,9 +360,9 @@ result<void> file_store::collect_garbage(bool everything) {
     case private_file::kind::log:
       return std::ranges::find(root_.logs, found.epoch) != root_.logs.end();
     case private_file::kind::kept:
-      return !everything;
+      return true;
     case private_file::kind::temporary:
-      return false;
+      return name == unembedded_temporary_name;
     case private_file::kind::other:
       break;
     }
@@ -346,7 +393,12 @@ result<void> file_store::settle_publication() {
     return checkpointer.error().code == errc::busy
                ? result<void>{}
                : result<void>{std::move(checkpointer).error()};
-  CALLBOARD_TRY_ASSIGN(auto writer, lock(store_lock::writer));
+  auto writer = held_lock::acquire(door_, *home_, store_lock::writer,
+                                   lock_mode::exclusive, settling_lock_timeout);
+  if (!writer)
+    return writer.error().code == errc::busy
+               ? result<void>{}
+               : result<void>{std::move(writer).error()};
   CALLBOARD_TRY(catch_up());
   if (needs_rewrite()) {
     CALLBOARD_TRY(rewrite());
@@ -354,19 +406,26 @@ result<void> file_store::settle_publication() {
   return bring_publication_up_to_date();
 }
 
-result<void> file_store::bring_publication_up_to_date() {
+/// Half of a foreign pair is given time to become a whole one, and is kept if
+/// it stays alone.
+result<published_pair::state> file_store::look_at_publication() {
   CALLBOARD_TRY_ASSIGN(auto published, pair_->examine(root_));
   if (published == published_pair::state::half_foreign) {
     CALLBOARD_TRY_ASSIGN(published, wait_for_other_half());
   }
-  if (published == published_pair::state::foreign)
-    return adopt_foreign_pair();
   if (published == published_pair::state::half_foreign) {
     options_.log->warn("{}: only one file of the pair was written by somebody "
                        "else; it is kept in {}",
                        outside_->path(), home_->path());
     CALLBOARD_TRY(pair_->set_aside(root_.next_epoch()));
   }
+  return published;
+}
+
+result<void> file_store::bring_publication_up_to_date() {
+  CALLBOARD_TRY_ASSIGN(auto published, look_at_publication());
+  if (published == published_pair::state::foreign)
+    return adopt_foreign_pair();
   if (published == published_pair::state::current) {
     CALLBOARD_TRY(outside_->sync()); // who published it may have failed to
   } else {
@@ -397,17 +456,23 @@ result<void> file_store::adopt_foreign_pair() {
                        read_lightrag_pair(*outside_, options_.namespace_name,
                                           root_.base.dimension));
   auto epoch = root_.next_epoch();
-  std::ranges::move(imported.to_embed, std::back_inserter(to_embed_));
-  CALLBOARD_TRY(keep_records_to_embed());
-  if (!imported.report.lossless() || !to_embed_.empty()) {
+  CALLBOARD_TRY_ASSIGN(auto on_top, operations_since_base());
+  std::unordered_set<std::string_view> ours;
+  for (const auto& each : on_top)
+    ours.insert(each.id);
+  std::erase_if(imported.to_embed,
+                [&](const auto& each) { return ours.contains(each.id); });
+  imported.report.records_to_embed = imported.to_embed.size();
+  CALLBOARD_TRY(keep_records_to_embed(imported.to_embed));
+  if (!imported.report.lossless() || !imported.to_embed.empty()) {
     CALLBOARD_TRY(pair_->set_aside(epoch));
   }
-  CALLBOARD_TRY_ASSIGN(auto on_top, operations_since_base());
+  std::ranges::move(imported.to_embed, std::back_inserter(to_embed_));
   CALLBOARD_TRY_ASSIGN(auto written,
                        write_base(*home_, root_.base.store, epoch,
                                   root_.base.dimension, pair_->file_mode(),
                                   *imported.source));
-  auto base_sequence = state_->sequence() + 1;
+  auto base_sequence = last_used_sequence() + 1;
   CALLBOARD_TRY(log_cursor::create(*home_, epoch, base_sequence,
                                    door_.random_bits(), root_.base.dimension));
   CALLBOARD_TRY_ASSIGN(auto last_sequence, append_operations(epoch, on_top));
@@ -415,6 +480,7 @@ result<void> file_store::adopt_foreign_pair() {
   auto next = root_;
   next.base = written;
   next.base_sequence = base_sequence;
+  next.drop_epoch = state_->drop_epoch();
   next.meta_first = false;
   next.moves_planned_at = 0;
   next.row_floor = raised_row_floor();
@@ -428,6 +494,7 @@ result<void> file_store::adopt_foreign_pair() {
   report_.imported = true;
   report_.import = imported.report;
   CALLBOARD_TRY(write_manifest(std::move(next)));
+  leave_old_log();
   durable_ = last_sequence;
   notices_->announce(durable_);
   return settle_on_new_base();
@@ -453,6 +520,7 @@ result<std::vector<commit_operation>> file_store::operations_since_base() {
     }
     ordered.emplace_back(std::move(operation));
   };
+  auto reached = root_.base_sequence;
   for (auto epoch : root_.logs) {
     CALLBOARD_TRY_ASSIGN(auto log,
                          log_cursor::open(*home_, epoch, root_.base.dimension));
@@ -460,10 +528,21 @@ result<std::vector<commit_operation>> file_store::operations_since_base() {
       CALLBOARD_TRY_ASSIGN(auto transaction, log.next());
       if (!transaction)
         break;
+      reached = transaction->sequence;
+      if (transaction->type == frame_type::drop) {
+        ordered.clear();
+        last.clear();
+        continue;
+      }
       CALLBOARD_TRY(
           for_each_operation(*transaction, root_.base.dimension, add));
     }
   }
+  if (reached != state_->sequence())
+    return failure{errc::corrupt,
+                   path_of(log_->name())
+                       + ": commits that were read before are not there any "
+                         "more; the store was not touched"};
   std::vector<commit_operation> out;
   for (auto& operation : ordered)
     if (operation)

@@ -13,6 +13,11 @@ bool is_upsert(const pending_change& change) noexcept {
   return change->what == commit_operation::kind::upsert;
 }
 
+/// Its vector may have been made already.
+bool is_same(const commit_operation& a, const commit_operation& b) noexcept {
+  return a.record == b.record && a.drop_epoch == b.drop_epoch;
+}
+
 } // namespace
 
 std::size_t
@@ -66,27 +71,54 @@ pending_buffer::check_upserts(std::span<const pending_change> upserts) const {
 
 result<void> pending_buffer::upsert(std::vector<pending_change> upserts) {
   CALLBOARD_TRY(check_upserts(upserts));
-  adopt(std::move(upserts));
+  for (auto& upsert : upserts)
+    put_upsert(std::move(upsert));
   return {};
 }
 
 void pending_buffer::adopt(std::vector<pending_change> upserts) {
-  for (auto& upsert : upserts)
-    put_upsert(std::move(upsert));
+  for (auto& upsert : upserts) {
+    auto found = by_id_.find(upsert->id);
+    if (found == by_id_.end()) {
+      append(std::move(upsert)).is_adopted = true;
+      continue;
+    }
+    auto& position = *found->second;
+    position.is_adopted = true;
+    if (position.change->was_waiting && !is_same(*position.change, *upsert))
+      replace(position, std::move(upsert));
+  }
+}
+
+void pending_buffer::forget_adopted(
+    const std::function<bool(std::string_view)>& is_committed) {
+  for (auto each = slots_.begin(); each != slots_.end();) {
+    auto current = each++;
+    if (current->change->was_waiting && is_committed(current->change->id))
+      erase(current);
+  }
+}
+
+pending_buffer::slot& pending_buffer::append(pending_change change) {
+  bytes_ += cost(*change);
+  upserts_ += is_upsert(change) ? 1 : 0;
+  slots_.push_back({.change = std::move(change), .place = ++last_place_});
+  auto& added = slots_.back();
+  by_id_.emplace(added.change->id, std::prev(slots_.end()));
+  return added;
 }
 
 void pending_buffer::put_upsert(pending_change upsert) {
   auto found = by_id_.find(upsert->id);
   if (found == by_id_.end()) {
-    bytes_ += cost(*upsert);
-    ++upserts_;
-    slots_.push_back({std::move(upsert)});
-    by_id_.emplace(slots_.back().change->id, std::prev(slots_.end()));
+    append(std::move(upsert));
     return;
   }
   auto position = found->second;
-  if (!is_upsert(position->change))
+  if (!is_upsert(position->change)) {
     slots_.splice(slots_.end(), slots_, position);
+    position->place = ++last_place_;
+  }
   replace(*position, std::move(upsert));
 }
 
@@ -99,7 +131,9 @@ result<void> pending_buffer::remove(
   for (const auto& id : ids) {
     auto found = by_id_.find(id);
     auto is_pending = found != by_id_.end();
-    if (is_pending && (found->second->in_flight || found->second->hides))
+    if (is_pending
+        && (found->second->in_flight || found->second->hides
+            || found->second->is_adopted))
       to_delete.insert(id);
     else if (is_committed(id) && to_delete.insert(id).second && !is_pending) {
       ++added_operations;
@@ -130,18 +164,15 @@ void pending_buffer::put_remove(const std::string& id,
   change->what = commit_operation::kind::remove;
   change->id = id;
   change->drop_epoch = drop_epoch;
+  slot* target = nullptr;
   if (found == by_id_.end()) {
-    bytes_ += cost(*change);
-    slots_.push_back({std::move(change)});
-    found =
-        by_id_.emplace(slots_.back().change->id, std::prev(slots_.end())).first;
+    target = &append(std::move(change));
   } else {
-    replace(*found->second, std::move(change));
-    // The key moved with the change that holds it.
-    found = by_id_.find(id);
+    target = &*found->second;
+    replace(*target, std::move(change));
   }
-  found->second->hides = true;
-  found->second->deleted_at = ++time_;
+  target->hides = true;
+  target->deleted_at = ++time_;
 }
 
 void pending_buffer::replace(slot& target, pending_change change) {
@@ -211,11 +242,35 @@ pending_buffer::ids_with(indexed_field field, std::string_view value) const {
 }
 
 pending_batch pending_buffer::take() {
+  return take_between(0, last_place_);
+}
+
+pending_batch pending_buffer::take_rest(const pending_batch& before) {
+  return take_between(before.last_place_, before.end_place_);
+}
+
+/// What is in the places from `after` to `end`, as far as it fits. One change
+/// always does.
+pending_batch pending_buffer::take_between(std::uint64_t after,
+                                           std::uint64_t end) {
   pending_batch batch;
   batch.taken_at_ = time_;
-  batch.changes.reserve(slots_.size());
+  batch.end_place_ = end;
+  std::size_t bytes = 0;
   for (auto& each : slots_) {
+    if (each.place <= after)
+      continue;
+    if (each.place > end)
+      break;
+    bytes += cost(*each.change);
+    if (!batch.changes.empty()
+        && (batch.changes.size() == limits_.operations_max
+            || bytes > limits_.bytes_max)) {
+      batch.is_last = false;
+      break;
+    }
     each.in_flight = true;
+    batch.last_place_ = each.place;
     batch.changes.push_back(each.change);
   }
   return batch;
@@ -228,10 +283,12 @@ void pending_buffer::committed(const pending_batch& batch) {
     if (found == by_id_.end())
       continue;
     auto position = found->second;
-    if (position->change == change)
+    if (position->change == change) {
       erase(position);
-    else
+    } else {
       position->hides = position->deleted_at > batch.taken_at_;
+      position->is_adopted = position->change->was_waiting;
+    }
   }
 }
 

@@ -27,12 +27,17 @@ struct pending_batch {
   /// One change per id, oldest place first. The owner may take out changes
   /// that cannot be committed; they stay in the buffer.
   std::vector<pending_change> changes;
+  /// Nothing that was pending at the `take` was left for `take_rest`.
+  bool is_last = true;
 
 private:
   friend class pending_buffer;
   std::uint64_t taken_at_ = 0;
+  std::uint64_t last_place_ = 0;
+  std::uint64_t end_place_ = 0;
 };
 
+/// What a buffer holds, but for what was adopted, and what one batch takes.
 struct pending_limits {
   std::size_t operations_max = commit_operations_max;
   /// Ids, records and vectors (those still to be made, too).
@@ -66,12 +71,16 @@ public:
   /// delete the place is a new one.
   result<void> upsert(std::vector<pending_change> upserts);
 
-  /// As `upsert`, but beyond any limit.
+  /// Puts upserts in that wait in the store for their first commit, beyond any
+  /// limit. They replace only their like: what was asked for here is newer.
   void adopt(std::vector<pending_change> upserts);
+  /// Takes out what was adopted and `is_committed` by somebody else.
+  void
+  forget_adopted(const std::function<bool(std::string_view)>& is_committed);
 
   /// Cancels the pending upserts of `ids`, and has those deleted and hidden
-  /// that `is_committed` or that are in the batch under way. Others leave no
-  /// trace.
+  /// that `is_committed`, that were adopted, or that are in the batch under
+  /// way. Others leave no trace.
   result<void>
   remove(std::span<const std::string> ids, std::uint64_t drop_epoch,
          const std::function<bool(std::string_view)>& is_committed);
@@ -96,8 +105,11 @@ public:
   std::size_t remove_count() const noexcept { return slots_.size() - upserts_; }
   std::size_t bytes() const noexcept { return bytes_; }
 
-  /// Everything, for one commit. Ends with `committed` or `put_back`.
+  /// The oldest changes, as many as one commit takes. Ends with `committed` or
+  /// `put_back`.
   pending_batch take();
+  /// As `take`: the next of what was pending then, after `before`.
+  pending_batch take_rest(const pending_batch& before);
   /// The changes in `batch` are durable.
   void committed(const pending_batch& batch);
   /// The commit failed: all of it waits for the next one.
@@ -110,6 +122,10 @@ public:
 private:
   struct slot {
     pending_change change;
+    /// Rises along the list.
+    std::uint64_t place = 0;
+    /// The store keeps a record of this id until its first commit.
+    bool is_adopted = false;
     /// The batch under way has this id (perhaps another change of it).
     bool in_flight = false;
     /// Committed rows are hidden, by a delete at this time.
@@ -122,10 +138,12 @@ private:
   result<void> check_room(std::size_t added_operations, std::size_t added_bytes,
                           std::size_t freed_bytes, std::string_view what) const;
   result<void> check_upserts(std::span<const pending_change> upserts) const;
+  slot& append(pending_change change);
   void put_upsert(pending_change upsert);
   void put_remove(const std::string& id, std::uint64_t drop_epoch);
   void replace(slot& target, pending_change change);
   void erase(slot_list::iterator position);
+  pending_batch take_between(std::uint64_t after, std::uint64_t end);
 
   std::size_t dimension_;
   pending_limits limits_;
@@ -136,6 +154,7 @@ private:
   std::size_t bytes_ = 0;
   /// Counts deletes, so that those after a `take` are known.
   std::uint64_t time_ = 0;
+  std::uint64_t last_place_ = 0;
 };
 
 } // namespace callboard

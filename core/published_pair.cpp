@@ -4,41 +4,52 @@
 #include "core/index_file.hpp"
 #include "core/lightrag_pair.hpp"
 
-#include <algorithm>
 #include <array>
 #include <charconv>
 #include <optional>
 #include <utility>
+#include <vector>
 
 namespace callboard {
 
 namespace {
 
 constexpr std::uint32_t private_mode = 0600;
-constexpr std::size_t copy_bytes = std::size_t{1} << 20;
+constexpr std::size_t part_bytes = std::size_t{1} << 20;
 /// How often another process's checkpoints may get in the way of one look.
 constexpr int replacements_max = 50;
 
-result<std::unique_ptr<mapping>> contents(const directory& where,
-                                          std::string_view name) {
-  CALLBOARD_TRY_ASSIGN(auto opened, where.open_file(name, open_mode::read));
-  CALLBOARD_TRY_ASSIGN(auto status, opened->status());
-  return opened->map(status.size_bytes, map_mode::shared);
+// Files of others are read piece by piece, never mapped: their owner may cut
+// them at any moment.
+
+result<bool> have_same_bytes(const file& left, const file& right) {
+  std::vector<std::byte> left_part(part_bytes);
+  std::vector<std::byte> right_part(part_bytes);
+  for (std::uint64_t offset = 0;; offset += part_bytes) {
+    CALLBOARD_TRY_ASSIGN(auto left_count, left.read_at(offset, left_part));
+    CALLBOARD_TRY_ASSIGN(auto right_count, right.read_at(offset, right_part));
+    if (as_text(std::span{left_part}.first(left_count))
+        != as_text(std::span{right_part}.first(right_count)))
+      return false;
+    if (left_count < part_bytes)
+      return true;
+  }
 }
 
 result<void> copy_file(const directory& from, std::string_view from_name,
                        directory& to, std::string_view to_name) {
-  CALLBOARD_TRY_ASSIGN(auto source, contents(from, from_name));
+  CALLBOARD_TRY_ASSIGN(auto source, from.open_file(from_name, open_mode::read));
   CALLBOARD_TRY_ASSIGN(auto copy,
                        to.open_file(to_name, open_mode::create_empty));
-  auto rest = source->bytes();
-  for (std::uint64_t offset = 0; !rest.empty();) {
-    auto part = rest.first(std::min(rest.size(), copy_bytes));
-    CALLBOARD_TRY(copy->append(offset, part));
-    offset += part.size();
-    rest = rest.subspan(part.size());
+  std::vector<std::byte> part(part_bytes);
+  for (std::uint64_t offset = 0;;) {
+    CALLBOARD_TRY_ASSIGN(auto count, source->read_at(offset, part));
+    if (count == 0)
+      break;
+    CALLBOARD_TRY(copy->append(offset, std::span{part}.first(count)));
+    offset += count;
   }
-  CALLBOARD_TRY_ASSIGN(auto status, from.status(from_name));
+  CALLBOARD_TRY_ASSIGN(auto status, source->status());
   CALLBOARD_TRY(copy->set_mode(status.mode));
   return copy->sync();
 }
@@ -48,7 +59,10 @@ result<void> link_or_copy(directory& from, std::string_view from_name,
                           directory& to, std::string_view to_name) {
   if (from.link(from_name, to, to_name))
     return {};
-  return copy_file(from, from_name, to, to_name);
+  auto copied = copy_file(from, from_name, to, to_name);
+  if (!copied)
+    (void)to.remove(to_name); // half of a file is no copy
+  return copied;
 }
 
 /// A number as `std::to_string` writes it, and nothing else.
@@ -109,7 +123,7 @@ private_file classify(std::string_view name) {
   if (name == unembedded_name)
     return {kind::kept};
   auto catalog = without_number(name, ".tmp.");
-  if (name == "MANIFEST.tmp" || name == std::string{unembedded_name} + ".tmp"
+  if (name == "MANIFEST.tmp" || name == unembedded_temporary_name
       || (catalog && epoch_in(*catalog, base_prefix, catalog_suffix)))
     return {kind::temporary};
   return {};
@@ -130,11 +144,14 @@ published_pair::published_pair(io& door, directory& outside, directory& home,
 result<published_pair::state> published_pair::examine(const manifest& root) {
   CALLBOARD_TRY_ASSIGN(auto index, owner_of(index_name_, ".index", root));
   CALLBOARD_TRY_ASSIGN(auto meta, owner_of(meta_name_, ".meta", root));
-  if (index == owner::foreign && meta == owner::foreign)
+  // Somebody whose index has the very bytes of ours has written that, too: the
+  // index is written before the meta file.
+  if (meta.whose == owner::foreign
+      && (index.whose == owner::foreign || index.is_copy))
     return state::foreign;
-  if (index == owner::foreign || meta == owner::foreign)
+  if (index.whose == owner::foreign || meta.whose == owner::foreign)
     return state::half_foreign;
-  if (index == owner::current && meta == owner::current)
+  if (index.whose == owner::current && meta.whose == owner::current)
     return state::current;
   return state::outdated;
 }
@@ -142,19 +159,19 @@ result<published_pair::state> published_pair::examine(const manifest& root) {
 /// Without the checkpoint lock, another process may publish a newer base and
 /// remove the older one while this looks: then what was seen is looked at
 /// again.
-result<published_pair::owner>
+result<published_pair::ownership>
 published_pair::owner_of(const std::string& published, std::string_view suffix,
                          const manifest& root) {
   for (int attempt = 0;; ++attempt) {
     auto there = outside_.status(published);
     if (!there) {
       if (there.error().code == errc::not_found)
-        return owner::outdated;
+        return ownership{owner::outdated};
       return std::move(there).error();
     }
     CALLBOARD_TRY_ASSIGN(auto found,
                          owner_of_file(published, *there, suffix, root));
-    if (found != owner::foreign || attempt == replacements_max)
+    if (found.whose != owner::foreign || attempt == replacements_max)
       return found;
     auto now = outside_.status(published);
     if (now && now->identity == there->identity)
@@ -165,7 +182,7 @@ published_pair::owner_of(const std::string& published, std::string_view suffix,
 /// Ours are links to a base in the private directory, or, where the file
 /// system has no links, copies of one. Bases that no MANIFEST has named yet do
 /// not count: a dead process may have copied a foreign pair to one.
-result<published_pair::owner>
+result<published_pair::ownership>
 published_pair::owner_of_file(const std::string& published,
                               const file_status& there, std::string_view suffix,
                               const manifest& root) {
@@ -183,22 +200,24 @@ published_pair::owner_of_file(const std::string& published,
         CALLBOARD_TRY_ASSIGN(same, is_copy_of(published, name));
       }
       if (same)
-        return *epoch == root.base.epoch ? owner::current : owner::outdated;
+        return ownership{*epoch == root.base.epoch ? owner::current
+                                                   : owner::outdated,
+                         by_content};
     }
-  return owner::foreign;
+  return ownership{owner::foreign};
 }
 
 /// False if one of them has gone meanwhile.
 result<bool> published_pair::is_copy_of(const std::string& published,
                                         const std::string& private_name) {
-  auto left = contents(outside_, published);
-  auto right = contents(home_, private_name);
+  auto left = outside_.open_file(published, open_mode::read);
+  auto right = home_.open_file(private_name, open_mode::read);
   for (auto* each : {&left, &right})
     if (!*each)
       return each->error().code == errc::not_found
                  ? result<bool>{false}
                  : result<bool>{std::move(*each).error()};
-  return checksum((*left)->bytes()) == checksum((*right)->bytes());
+  return have_same_bytes(**left, **right);
 }
 
 std::uint64_t published_pair::index_row_count() const {
@@ -248,15 +267,41 @@ result<void> published_pair::replace(const std::string& published,
 }
 
 result<void> published_pair::set_aside(std::uint64_t epoch) {
-  auto prefix = std::string{foreign_prefix} + std::to_string(epoch);
-  for (const auto& [name, suffix] :
-       {std::pair{index_name_, ".index"}, std::pair{meta_name_, ".meta"}}) {
-    auto target = prefix + suffix;
-    if (!outside_.status(name) || home_.status(target))
-      continue;
-    CALLBOARD_TRY(link_or_copy(outside_, name, home_, target));
+  for (;; ++epoch) {
+    auto prefix = std::string{foreign_prefix} + std::to_string(epoch);
+    auto index = prefix + ".index";
+    auto meta = prefix + ".meta";
+    CALLBOARD_TRY_ASSIGN(auto index_fits, can_keep(index_name_, index));
+    CALLBOARD_TRY_ASSIGN(auto meta_fits, can_keep(meta_name_, meta));
+    if (!index_fits || !meta_fits)
+      continue; // kept for the owner of an earlier pair
+    CALLBOARD_TRY(keep(index_name_, index));
+    CALLBOARD_TRY(keep(meta_name_, meta));
+    return home_.sync();
   }
-  return home_.sync();
+}
+
+/// Whether `target` is free, or already what would be kept there.
+result<bool> published_pair::can_keep(const std::string& published,
+                                      const std::string& target) {
+  auto kept = home_.status(target);
+  if (!kept && kept.error().code == errc::not_found)
+    return true;
+  if (!kept)
+    return std::move(kept).error();
+  auto there = outside_.status(published);
+  if (!there || there->identity == kept->identity)
+    return true;
+  if (there->size_bytes != kept->size_bytes)
+    return false;
+  return is_copy_of(published, target);
+}
+
+result<void> published_pair::keep(const std::string& published,
+                                  const std::string& target) {
+  if (!outside_.status(published) || home_.status(target))
+    return {};
+  return link_or_copy(outside_, published, home_, target);
 }
 
 } // namespace callboard

@@ -43,6 +43,7 @@ private_file classify(std::string_view name);
 
 /// Where records of an imported pair wait that have no vector yet.
 inline constexpr std::string_view unembedded_name = "unembedded";
+inline constexpr std::string_view unembedded_temporary_name = "unembedded.tmp";
 
 /// The two files that LightRAG readers see: links to one base's files in the
 /// private directory.
@@ -80,18 +81,27 @@ public:
   result<void> publish(const manifest& root);
 
   /// Keeps links to whatever is published now as `foreign-<epoch>.*` in the
-  /// private directory.
+  /// private directory; under the next number that is free, if that is taken.
   result<void> set_aside(std::uint64_t epoch);
 
 private:
   enum class owner : std::uint8_t { current, outdated, foreign };
-  result<owner> owner_of(const std::string& published, std::string_view suffix,
-                         const manifest& root);
-  result<owner> owner_of_file(const std::string& published,
-                              const file_status& there, std::string_view suffix,
-                              const manifest& root);
+  struct ownership {
+    owner whose = owner::foreign;
+    /// Not a link to the file of ours, but a file with its content.
+    bool is_copy = false;
+  };
+  result<ownership> owner_of(const std::string& published,
+                             std::string_view suffix, const manifest& root);
+  result<ownership> owner_of_file(const std::string& published,
+                                  const file_status& there,
+                                  std::string_view suffix,
+                                  const manifest& root);
   result<bool> is_copy_of(const std::string& published,
                           const std::string& private_name);
+  result<bool> can_keep(const std::string& published,
+                        const std::string& target);
+  result<void> keep(const std::string& published, const std::string& target);
   result<void> replace(const std::string& published,
                        const std::string& private_name);
 

@@ -62,6 +62,9 @@ struct commit_operation {
   /// The view's `drop_epoch` when the change was asked for: changes from
   /// before a drop are discarded.
   std::uint64_t drop_epoch = 0;
+  /// The record is one of `take_records_to_embed`: discarded if somebody has
+  /// committed, removed or replaced it since.
+  bool was_waiting = false;
 };
 
 /// Limits of one commit.
@@ -74,7 +77,8 @@ struct commit_outcome {
   /// The commit's sequence; the latest one if there was nothing to commit.
   std::uint64_t generation = 0;
   std::size_t committed = 0;
-  /// Changes that a drop by somebody else had overtaken.
+  /// Changes that somebody else had overtaken: by a drop or, if the record was
+  /// one of `take_records_to_embed`, by any change of it.
   std::size_t discarded = 0;
 };
 
@@ -183,7 +187,8 @@ public:
   virtual const open_report& report() const = 0;
 
   /// Records of an imported pair that came without a vector; the caller
-  /// embeds and upserts them. Empty after the first call.
+  /// embeds and upserts them (see `commit_operation::was_waiting`). Each is
+  /// handed out once by a handle.
   virtual std::vector<record_to_embed> take_records_to_embed() = 0;
 
   /// The state that was applied last. Never null.

@@ -244,7 +244,7 @@ run 0 get --dir trained chess-game
 run 1 train --output no/such/table packages
 
 echo "== damage"
-cp -r packages-data damaged
+cp -a packages-data damaged
 for meta in damaged/faiss_index_chunks.callboard/base-*.meta; do
   size=$(stat -c %s "$meta")
   # In place: the published pair is the same file.

@@ -11,6 +11,7 @@
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 /// Each occurrence of each operation of the reference script fails, once or
@@ -19,6 +20,7 @@
 
 using namespace callboard;
 using namespace callboard::test;
+using simulation::loss_model;
 using simulation::machine;
 using kind = simulation::operation_kind;
 
@@ -167,6 +169,92 @@ TEST_CASE("Whichever cut, lock or change of mode fails, nothing acknowledged "
   const auto what = GENERATE(kind::lock, kind::set_mode);
   CAPTURE(to_string(what));
   CHECK(check_all(what, errc::io_failure) > 4);
+}
+
+namespace {
+
+std::unique_ptr<store> open_in(simulation::process& by) {
+  auto opened = store::open(by.door(), by.board(), simulated_options());
+  REQUIRE(opened);
+  return std::move(*opened);
+}
+
+} // namespace
+
+TEST_CASE("Who opens a store while another one writes misses no commit",
+          "[failures]") {
+  machine computer(1);
+  {
+    const auto writer = computer.start_process();
+    const auto handle = open_in(*writer);
+    put(*handle, {{"a", 1}});
+    put(*handle, {{"b", 1}});
+  }
+  computer.lose_power(loss_model::ordered); // the board knows nothing now
+  bool is_writing = true;
+  computer.on_fault([&](const simulation::operation& what) {
+    const auto is_refused = what.kind == kind::lock && what.name == "LOCK"
+                            && std::exchange(is_writing, false);
+    return is_refused ? simulation::fault::fail(errc::busy)
+                      : simulation::fault::none();
+  });
+  const auto reader = computer.start_process();
+  CHECK(contents(*open_in(*reader)) == versions{{"a", 1}, {"b", 1}});
+  CHECK_FALSE(is_writing);
+}
+
+TEST_CASE("What a failed sync left behind is not shown after a second one",
+          "[failures]") {
+  machine computer(1);
+  auto writer = computer.start_process();
+  const auto other = computer.start_process();
+  const auto first = open_in(*writer);
+  put(*first, {{"a", 1}});
+  const auto handle = open_in(*other);
+
+  computer.on_fault([&](const simulation::operation& what) {
+    if (what.kind != kind::sync_data)
+      return simulation::fault::none();
+    return what.process == writer->number()
+               ? simulation::fault::kill(simulation::moment::before)
+               : simulation::fault::fail(errc::io_failure);
+  });
+  CHECK_FALSE(try_put(*first, {{"b", 1}})); // whole, and never synced
+  const auto refused = try_put(*handle, {{"c", 1}});
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == errc::broken);
+
+  computer.on_fault({});
+  REQUIRE(handle->refresh());
+  CHECK(contents(*handle) == versions{{"a", 1}});
+  // The next one writes what can be read of it to fresh files.
+  const auto later = computer.start_process();
+  put(*open_in(*later), {{"d", 1}});
+  REQUIRE(handle->refresh());
+  CHECK(contents(*handle) == contents(*open_in(*later)));
+}
+
+TEST_CASE("A store whose last publication failed opens beside a writer",
+          "[failures]") {
+  machine computer(1);
+  const auto writer = computer.start_process();
+  const auto handle = open_in(*writer);
+  put(*handle, {{"a", 1}});
+  computer.on_fault([&](const simulation::operation& what) {
+    return what.kind == kind::rename && what.target_name != "MANIFEST"
+               ? simulation::fault::kill(simulation::moment::before)
+               : simulation::fault::none();
+  });
+  CHECK_FALSE(handle->checkpoint(compaction::none));
+  computer.on_fault([&](const simulation::operation& what) {
+    return what.kind == kind::lock && what.offset == 0
+               ? simulation::fault::fail(errc::busy)
+               : simulation::fault::none();
+  });
+  const auto reader = computer.start_process();
+  const auto opened = open_in(*reader);
+  CHECK(contents(*opened) == versions{{"a", 1}});
+  CHECK_FALSE(opened->published());
 }
 
 TEST_CASE("A store on a network file system is opened only if asked for",

@@ -25,6 +25,13 @@ pending_change upsert_of(std::string id, std::string record = "{}") {
   return change;
 }
 
+/// A record that the store keeps until its first commit.
+pending_change waiting_of(std::string id, std::string record = "{}") {
+  auto change = upsert_of(std::move(id), std::move(record));
+  change->was_waiting = true;
+  return change;
+}
+
 std::string cost_of(const pending_buffer& buffer) {
   return std::to_string(buffer.bytes());
 }
@@ -254,6 +261,88 @@ TEST_CASE("a call that no buffer can hold is too large, not busy",
   REQUIRE_FALSE(large);
   CHECK(large.error().code == errc::too_large);
   CHECK(handle.buffer.empty());
+}
+
+TEST_CASE(
+    "a batch takes as much as one commit does, and the next ones the rest",
+    "[pending]") {
+  const auto cost =
+      1 + 2 + dimension * sizeof(float) + pending_buffer::change_overhead_bytes;
+  const auto limits = GENERATE_COPY(
+      pending_limits{.operations_max = 2, .bytes_max = 1 << 20},
+      pending_limits{.operations_max = 99, .bytes_max = 2 * cost + 1});
+  handle handle(limits);
+  handle.buffer.adopt({waiting_of("a"), waiting_of("b"), waiting_of("c"),
+                       waiting_of("d"), waiting_of("e")});
+  auto batch = handle.buffer.take();
+  CHECK(ids_of(batch) == strings{"a", "b"});
+  CHECK_FALSE(batch.is_last);
+  batch.changes.erase(batch.changes.begin()); // cannot be committed
+  handle.buffer.adopt({waiting_of("later")});
+  REQUIRE(handle.remove({"c"}));
+  handle.land(batch);
+  batch = handle.buffer.take_rest(batch);
+  CHECK(ids_of(batch) == strings{"c", "d"});
+  CHECK(batch.changes.front()->what == commit_operation::kind::remove);
+  handle.land(batch);
+  batch = handle.buffer.take_rest(batch);
+  CHECK(ids_of(batch) == strings{"e"});
+  CHECK(batch.is_last);
+  handle.land(batch);
+  CHECK(handle.buffer.upsert_ids() == strings{"a", "later"});
+}
+
+TEST_CASE("a change that is larger than a batch has one to itself",
+          "[pending]") {
+  handle handle({.operations_max = 9, .bytes_max = 1});
+  handle.buffer.adopt({waiting_of("a"), waiting_of("b")});
+  auto batch = handle.buffer.take();
+  CHECK(ids_of(batch) == strings{"a"});
+  handle.land(batch);
+  CHECK(ids_of(handle.buffer.take_rest(batch)) == strings{"b"});
+}
+
+TEST_CASE("the delete of what the store keeps waiting is committed",
+          "[pending]") {
+  handle handle;
+  handle.buffer.adopt({waiting_of("a"), waiting_of("b")});
+  const auto is_replaced = GENERATE(false, true);
+  if (is_replaced) {
+    REQUIRE(handle.upsert("a", "newer"));
+  }
+  REQUIRE(handle.remove({"a"}));
+  CHECK(handle.buffer.upsert_ids() == strings{"b"});
+  CHECK(handle.buffer.remove_count() == 1);
+  handle.commit();
+  CHECK(handle.committed.size() == 1);
+  REQUIRE(handle.upsert("a"));
+  REQUIRE(handle.remove({"a"}));
+  CHECK(handle.buffer.empty()); // it waits no more
+}
+
+TEST_CASE("what is adopted replaces only what was", "[pending]") {
+  handle handle;
+  REQUIRE(handle.upsert("mine", "newer"));
+  handle.buffer.adopt({waiting_of("theirs", "1"), waiting_of("same", "1")});
+  handle.buffer.find("same")->vector = {1, 0, 0, 0};
+  handle.buffer.adopt({waiting_of("theirs", "2"), waiting_of("same", "1"),
+                       waiting_of("mine", "2")});
+  CHECK(handle.buffer.find("mine")->record == "newer");
+  CHECK(handle.buffer.find("theirs")->record == "2");
+  CHECK(handle.buffer.find("same")->vector.size() == dimension);
+  REQUIRE(handle.remove({"mine"}));
+  CHECK(handle.buffer.remove_count() == 1);
+}
+
+TEST_CASE("what was adopted is forgotten once somebody has committed it",
+          "[pending]") {
+  handle handle;
+  handle.buffer.adopt({waiting_of("a"), waiting_of("b"), waiting_of("c")});
+  REQUIRE(handle.upsert("b", "mine"));
+  handle.buffer.forget_adopted([](std::string_view id) { return id != "c"; });
+  CHECK(handle.buffer.upsert_ids() == strings{"b", "c"});
+  handle.commit();
+  CHECK(handle.buffer.bytes() == 0);
 }
 
 TEST_CASE("bytes count vectors still to be made and return to zero",

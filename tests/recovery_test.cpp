@@ -422,6 +422,22 @@ TEST_CASE("A death while a pair is taken over leaves what it holds") {
     what.states = {second};
     what.published = {first};
   }
+  SECTION("by a store whose drop was interrupted") {
+    what.prepare = [&](const fs::path& place) {
+      make_store(place);
+      process here;
+      auto handle = here.open(options_for(place));
+      here.disk.set_hook([](const operation& each) {
+        const bool hit = each.kind == operation_kind::create_file
+                         && each.path.ends_with(".index");
+        return hit ? fault::fail(errc::no_space) : fault::none();
+      });
+      CHECK(failure_of(handle->drop()).code == errc::no_space);
+      write_foreign_pair(place, theirs);
+    };
+    what.states = {theirs};
+    what.published = {theirs};
+  }
   what.act = [](process& mortal, const fs::path& place) {
     mortal.open(options_for(place));
   };
@@ -673,18 +689,23 @@ public:
     case kind::remove:
       unsynced_.erase(what.path);
       new_names_.erase(what.path);
+      if (what.path.ends_with("/unembedded"))
+        removed_ = what.path;
       break;
     case kind::sync_directory:
       std::erase_if(new_names_, [&](const std::string& name) {
         return fs::path(name).parent_path() == what.path;
       });
+      if (fs::path(removed_).parent_path() == what.path)
+        removed_.clear();
       break;
     case kind::rename:
       REQUIRE_FALSE(unsynced_.contains(what.path));
       new_names_.erase(what.path);
       // What MANIFEST names must be there before it does.
-      REQUIRE((!what.target.ends_with("/MANIFEST")
-               || (unsynced_.empty() && new_names_.empty())));
+      REQUIRE(
+          (!what.target.ends_with("/MANIFEST")
+           || (unsynced_.empty() && new_names_.empty() && removed_.empty())));
       renamed_in_ = fs::path(what.target).parent_path();
       break;
     default:
@@ -696,6 +717,7 @@ public:
   void answer() const {
     CHECK(unsynced_.empty());
     CHECK(renamed_in_.empty());
+    CHECK(removed_.empty());
   }
 
 private:
@@ -706,6 +728,8 @@ private:
   std::set<std::string> unsynced_;
   std::set<std::string> new_names_;
   std::string renamed_in_;
+  /// What would come back with a power cut: records that no longer wait.
+  std::string removed_;
 };
 
 } // namespace
@@ -725,6 +749,10 @@ TEST_CASE("Nothing is relied on before it is durable") {
   SECTION("in a new store") {}
   SECTION("in one of LightRAG") {
     write_foreign_pair(place.path(), many("old", 3));
+  }
+  SECTION("in one of LightRAG where records wait") {
+    write_foreign_pair(place.path(), many("a", 1));
+    fs::remove(index_path(place.path()));
   }
   auto handle = here.open(options_for(place.path()));
   answered();

@@ -629,3 +629,21 @@ TEST_CASE("many threads may use one handle and one store", "[client]") {
     CHECK(outcome_of(each) == 0);
   CHECK(need(shared.snapshot())->live_count() == thread_count * rounds);
 }
+
+TEST_CASE("a store is not opened to hold more than one commit takes",
+          "[client]") {
+  stage stage;
+  auto wanted = stage.options();
+  const auto code = [&] { return failure_of(stage.actors->open(wanted)).code; };
+  for (std::size_t wrong : {std::size_t{0}, commit_operations_max + 1}) {
+    wanted.pending_operations_max = wrong;
+    CHECK(code() == errc::invalid_argument);
+  }
+  wanted.pending_operations_max = commit_operations_max;
+  for (std::size_t wrong : {std::size_t{0}, commit_bytes_max + 1}) {
+    wanted.pending_bytes_max = wrong;
+    CHECK(code() == errc::invalid_argument);
+  }
+  wanted.pending_bytes_max = commit_bytes_max;
+  need(stage.actors->open(wanted));
+}

@@ -598,6 +598,173 @@ TEST_CASE("a store opened anew during a checkpoint gives the checkpoint up",
   CHECK(mine.visible() == rows{{"a", "one"}, {"b", "two"}});
 }
 
+namespace {
+
+/// What LightRAG leaves that died before it wrote the index.
+void write_records_without_vectors(const scratch_directory& where,
+                                   const rows& contents) {
+  std::string meta;
+  std::size_t row = 0;
+  for (const auto& [id, content] : contents) {
+    meta += meta.empty() ? "{\"" : ", \"";
+    meta += std::to_string(row++);
+    meta += R"(": {"__id__": ")" + id + R"(", "content": ")" + content + "\"}";
+  }
+  meta += "}";
+  write_file(where / "faiss_index_relationships.index.meta.json", meta);
+}
+
+} // namespace
+
+TEST_CASE("a record that came without a vector stays deleted", "[machine]") {
+  scratch_directory where;
+  write_records_without_vectors(where, {{"a", "one"}, {"b", "two"}});
+  {
+    test_handle mine(where);
+    const auto is_replaced = GENERATE(false, true);
+    if (is_replaced)
+      mine.settle(mine.upsert("a", "newer"));
+    mine.settle(mine.remove({"a"}));
+    CHECK(mine.content_of("a").empty());
+    mine.settle(mine.commit());
+    CHECK(mine.visible() == rows{{"b", "two"}});
+  }
+  test_handle later(where);
+  CHECK(later.machine->pending_ids().empty());
+  CHECK(later.visible() == rows{{"b", "two"}});
+}
+
+TEST_CASE("relations that came without a vector stay deleted", "[machine]") {
+  scratch_directory where;
+  write_file(where / "faiss_index_relationships.index.meta.json",
+             R"({"0": {"__id__": "a", "content": "one", "src_id": "A"}})");
+  test_handle mine(where);
+  receipt<void> removed;
+  mine.machine->remove_relation("A", removed.way());
+  mine.settle(removed);
+  mine.settle(mine.commit());
+  test_handle later(where);
+  CHECK(later.machine->pending_ids().empty());
+}
+
+TEST_CASE("a record that came without a vector gives way to what others have"
+          " committed since",
+          "[machine]") {
+  scratch_directory where;
+  write_records_without_vectors(where, {{"a", "old"}, {"b", "old"}});
+  test_handle mine(where);
+  const auto is_under_way = GENERATE(false, true);
+  receipt<commit_result> under_way;
+  if (is_under_way) {
+    under_way = mine.commit();
+    mine.services.embed_texts();
+  }
+  {
+    test_handle other(where);
+    other.settle(other.upsert("a", "new"));
+    other.settle(other.remove({"b"}));
+    other.settle(other.commit());
+  }
+  if (is_under_way) {
+    CHECK(mine.settle(under_way).discarded == 2);
+  } else {
+    CHECK(mine.content_of("a") == "new");
+    CHECK(mine.machine->pending_ids() == strings{"b"});
+    CHECK(mine.settle(mine.commit()).discarded == 1);
+  }
+  CHECK(mine.visible() == rows{{"a", "new"}});
+  CHECK(mine.machine->pending_ids().empty());
+}
+
+TEST_CASE("a record of a pair that is too large to commit fails by name",
+          "[machine]") {
+  scratch_directory where;
+  write_records_without_vectors(
+      where, {{"a", std::string(record_bytes_max, 'x')}, {"b", "two"}});
+  test_handle mine(where);
+  auto done = mine.settle(mine.commit());
+  REQUIRE(done.failed.size() == 1);
+  CHECK(done.failed.front().id == "a");
+  CHECK(done.failed.front().reason.code == errc::too_large);
+  CHECK(mine.visible() == rows{{"b", "two"}});
+  mine.settle(mine.remove({"a"}));
+  mine.settle(mine.commit());
+  CHECK(mine.machine->pending_ids().empty());
+}
+
+TEST_CASE("more than one commit takes is committed batch by batch",
+          "[machine]") {
+  scratch_directory where;
+  write_records_without_vectors(
+      where, {{"a", "1"}, {"b", "2"}, {"c", "3"}, {"d", "4"}, {"e", "5"}});
+  open_options options;
+  options.pending_operations_max = 2;
+  test_handle mine(where, options);
+  auto first = mine.commit();
+  REQUIRE(mine.services.texts.front().request.texts == strings{"1", "2"});
+  auto second = mine.commit();
+  mine.services.settle();
+  const auto before = need(second.get()).generation;
+  CHECK(need(first.get()).generation == before);
+  CHECK(need(first.get()).committed == 5);
+  CHECK(before == 3);
+  CHECK(need(second.get()).committed == 0);
+  CHECK(mine.visible().size() == 5);
+  CHECK(mine.machine->pending_ids().empty());
+  mine.put("f", "6");
+}
+
+TEST_CASE("what cannot be committed does not keep the batches after it back",
+          "[machine]") {
+  scratch_directory where;
+  write_records_without_vectors(where, {{"a", "1"}, {"b", "2"}, {"c", "3"}});
+  open_options options;
+  options.pending_operations_max = 1;
+  test_handle mine(where, options);
+  auto commit = mine.commit();
+  auto refused = batch_of(mine.services.texts.front().request.texts);
+  refused.rejected.push_back({0, "too long"});
+  mine.services.answer_texts(std::move(refused));
+  auto done = mine.settle(commit);
+  CHECK(done.committed == 2);
+  REQUIRE(done.failed.size() == 1);
+  CHECK(done.failed.front().id == "a");
+  CHECK(mine.machine->pending_ids() == strings{"a"});
+}
+
+TEST_CASE("a batch that fails keeps those before it committed and the rest"
+          " pending",
+          "[machine]") {
+  scratch_directory where;
+  write_records_without_vectors(where, {{"a", "1"}, {"b", "2"}, {"c", "3"}});
+  open_options options;
+  options.pending_operations_max = 1;
+  test_handle mine(where, options);
+  auto failed = mine.commit();
+  mine.services.embed_texts();
+  mine.services.finish_job();
+  mine.services.answer_texts(failure{errc::embedding_failed, "no model"});
+  CHECK(failure_of(failed.get()).message == "no model");
+  CHECK(mine.visible() == rows{{"a", "1"}});
+  CHECK(mine.machine->pending_ids() == strings{"b", "c"});
+  CHECK(mine.settle(mine.commit()).committed == 2);
+}
+
+TEST_CASE("a commit that expects a generation is not split", "[machine]") {
+  scratch_directory where;
+  write_records_without_vectors(where, {{"a", "1"}, {"b", "2"}});
+  open_options options;
+  options.pending_operations_max = 1;
+  test_handle mine(where, options);
+  auto refused = mine.commit(0);
+  CHECK(failure_of(refused.get()).code == errc::too_large);
+  CHECK(mine.services.is_idle());
+  CHECK(mine.machine->pending_ids() == strings{"a", "b"});
+  mine.settle(mine.commit());
+  mine.settle(mine.upsert("c", "3"));
+  CHECK(mine.settle(mine.commit(2)).generation == 3);
+}
+
 TEST_CASE("records that came without a vector are pending from the start",
           "[machine]") {
   scratch_directory where;

@@ -2,6 +2,7 @@
 #include "core/file_store.hpp"
 #include "core/index_file.hpp"
 #include "core/record.hpp"
+#include "tests/support/child_process.hpp"
 #include "tests/support/store_fixture.hpp"
 
 #include <catch2/catch.hpp>
@@ -37,6 +38,15 @@ versions reopened(const fs::path& place) {
   process fresh;
   fresh.disk.stop_steady_clock();
   return contents(*fresh.open(options_for(place)));
+}
+
+/// What the files of foreign pairs have that are kept for their owners.
+std::set<std::string> kept_contents(const fs::path& place) {
+  std::set<std::string> out;
+  for (const auto& name : private_files(place))
+    if (name.starts_with("foreign-"))
+      out.insert(read_file(private_path(place, name)));
+  return out;
 }
 
 /// Fails operations of `kind` on files whose path ends with `suffix`.
@@ -247,6 +257,14 @@ TEST_CASE("A commit that is unusable or too large is refused whole") {
   SECTION("for a long id") {
     bad.push_back(removal(std::string(id_bytes_max + 1, 'x')));
     expected = errc::too_large;
+  }
+  SECTION("for a removal with a vector") {
+    bad.push_back(removal("b"));
+    bad.back().vector = upsert("b", 1).vector;
+  }
+  SECTION("for a removal with a record") {
+    bad.push_back(removal("b"));
+    bad.back().record = upsert("b", 1).record;
   }
   SECTION("for an empty record") {
     bad.push_back(upsert("b", 1));
@@ -1854,6 +1872,176 @@ TEST_CASE("One foreign file of the pair is set aside, and ours is published") {
   CHECK(kept);
 }
 
+TEST_CASE("A pair by another writer is not lost by finishing a drop") {
+  one_store s;
+  put(*s.handle, many("a", 6));
+  need(s.handle->checkpoint(compaction::none));
+  write_file(private_path(s.place.path(), "foreign-1.index"), "of before");
+  s.here.disk.set_hook(failing(operation_kind::create_file, ".index",
+                               fault::fail(errc::no_space)));
+  CHECK(failure_of(s.handle->drop()).code == errc::no_space);
+  s.here.disk.set_hook({});
+  const auto ours = read_file(meta_path(s.place.path()));
+  write_foreign_pair(s.place.path(), many("theirs", 3));
+  SECTION("when the store is opened") {
+    s.handle = s.here.open(s.options());
+    CHECK(s.handle->report().imported);
+    CHECK(contents(*s.handle) == many("theirs", 3));
+    CHECK(read_published(s.place.path()).rows == many("theirs", 3));
+  }
+  SECTION("when something is committed") {
+    put(*s.handle, {{"mine", 1}});
+    CHECK(contents(*s.handle) == changed(many("theirs", 3), {{"mine", 1}}));
+  }
+  SECTION("but kept if it is half of one") {
+    const auto half = read_file(index_path(s.place.path()));
+    fs::remove(meta_path(s.place.path()));
+    fs::create_hard_link(private_path(s.place.path(), "base-2.meta"),
+                         meta_path(s.place.path()));
+    REQUIRE(read_file(meta_path(s.place.path())) == ours);
+    s.here.disk.stop_steady_clock();
+    s.handle = s.here.open(s.options());
+    CHECK(contents(*s.handle).empty());
+    CHECK(read_published(s.place.path()).total == 0);
+    CHECK(kept_contents(s.place.path()).contains(half));
+  }
+  CHECK_FALSE(kept_contents(s.place.path()).contains("of before"));
+  CHECK(s.handle->stats().drop_epoch == 1);
+  CHECK(reopened(s.place.path()) == contents(*s.handle));
+  need(s.handle->verify());
+}
+
+TEST_CASE(
+    "A pair by another writer is taken over when a log is given up, under "
+    "what was committed here") {
+  one_store s;
+  put(*s.handle, many("a", 6));
+  need(s.handle->checkpoint(compaction::none));
+  put(*s.handle, {{"mine", 1}});
+  auto options = s.options();
+  SECTION("because of a failed sync") {
+    s.here.disk.fail_from(operation_kind::sync_data, errc::io_failure);
+    CHECK(failure_of(try_put(*s.handle, {{"lost", 1}})).code == errc::broken);
+    s.here.disk.set_hook({});
+    s.handle.reset();
+  }
+  SECTION("because it is damaged") {
+    const auto log = private_path(s.place.path(), "log-2");
+    const auto whole = fs::file_size(log);
+    put(*s.handle, {{"lost", 1}});
+    put(*s.handle, {{"lost too", 1}});
+    s.handle.reset();
+    auto bytes = read_file(log);
+    bytes[whole] ^= 1;
+    write_file(log, bytes);
+    options.salvage = true;
+  }
+  write_foreign_pair(s.place.path(), many("theirs", 3));
+  const auto all = changed(many("theirs", 3), {{"mine", 1}});
+  s.handle = s.here.open(options);
+  CHECK(s.handle->report().imported);
+  CHECK(contents(*s.handle) == all);
+  CHECK(read_published(s.place.path()).rows == many("theirs", 3));
+  put(*s.handle, {{"more", 1}});
+  CHECK(reopened(s.place.path()) == changed(all, {{"more", 1}}));
+}
+
+TEST_CASE("Each half of a foreign pair is kept, however many there are") {
+  one_store s;
+  const bool linked = GENERATE(true, false);
+  if (!linked)
+    s.here.disk.fail_from(operation_kind::link, errc::io_failure,
+                          faulty_io::persistence::persistent);
+  put(*s.handle, many("a", 6));
+  need(s.handle->checkpoint(compaction::none));
+  s.here.disk.stop_steady_clock();
+  std::set<std::string> theirs;
+  for (int version = 1; version < 4; ++version) {
+    const auto ours = read_file(meta_path(s.place.path()));
+    write_foreign_pair(s.place.path(), many("theirs", 3, version));
+    theirs.insert(read_file(index_path(s.place.path())));
+    write_file(meta_path(s.place.path()), ours);
+    s.handle = s.here.open(s.options());
+    CHECK(contents(*s.handle) == many("a", 6));
+  }
+  const auto kept = kept_contents(s.place.path());
+  for (const auto& index : theirs)
+    CHECK(kept.contains(index));
+}
+
+TEST_CASE("What is kept already is not kept again") {
+  one_store s;
+  put(*s.handle, many("a", 6));
+  need(s.handle->checkpoint(compaction::none));
+  const bool linked = GENERATE(true, false);
+  write_foreign_pair(s.place.path(), many("theirs", 3));
+  auto meta =
+      nlohmann::ordered_json::parse(read_file(meta_path(s.place.path())));
+  meta.erase("1");
+  write_file(meta_path(s.place.path()), meta.dump());
+  s.handle.reset();
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    s.here.disk.set_hook([&](const operation& each) {
+      const bool hit = (each.kind == operation_kind::link && !linked)
+                       || (each.kind == operation_kind::rename
+                           && each.target.ends_with("/MANIFEST"));
+      return hit ? fault::fail(errc::no_space) : fault::none();
+    });
+    CHECK(failure_of(s.here.try_open(s.options())).code == errc::no_space);
+  }
+  std::size_t kept = 0;
+  for (const auto& name : private_files(s.place.path()))
+    kept += name.starts_with("foreign-");
+  CHECK(kept == 2);
+}
+
+TEST_CASE("A foreign pair is whole also if its index has the bytes of ours") {
+  one_store s;
+  put(*s.handle, many("a", 4));
+  need(s.handle->checkpoint(compaction::none));
+  s.handle.reset();
+  // Where one of the two was replaced, its owner gets time for the other.
+  auto meta =
+      nlohmann::ordered_json::parse(read_file(meta_path(s.place.path())));
+  meta.erase("1");
+  const auto index = read_file(index_path(s.place.path()));
+  for (const auto& path :
+       {index_path(s.place.path()), meta_path(s.place.path())})
+    fs::remove(path);
+  write_file(index_path(s.place.path()), index);
+  write_file(meta_path(s.place.path()), meta.dump());
+  s.here.disk.stop_steady_clock();
+  const auto start = s.here.disk.steady_clock();
+  s.handle = s.here.open(s.options());
+  CHECK(s.here.disk.steady_clock() == start);
+  CHECK(s.handle->report().imported);
+  CHECK(contents(*s.handle) == without(many("a", 4), {"a1"}));
+}
+
+TEST_CASE("A program that cuts its file while it is looked at kills nobody") {
+  one_store s;
+  put(*s.handle, many("a", 6));
+  need(s.handle->checkpoint(compaction::none));
+  s.handle.reset();
+  const auto index = index_path(s.place.path());
+  write_foreign_pair(s.place.path(), many("b", 6)); // as many bytes as ours
+  child_process looks([&](const pipe_end&) {
+    process here;
+    bool has_begun = false;
+    here.disk.set_hook([&](const operation& each) {
+      using kind = operation_kind;
+      if (each.kind == kind::map || each.kind == kind::read_at) {
+        if (has_begun)
+          fs::resize_file(index, 0);
+        has_begun |= each.path == index;
+      }
+      return fault::none();
+    });
+    return !here.try_open(s.options());
+  });
+  CHECK(looks.wait() == child_process::succeeded);
+}
+
 TEST_CASE("What could not be taken over whole is kept for its owner") {
   quick_directory place;
   write_foreign_pair(place.path(), many("a", 3));
@@ -2101,6 +2289,53 @@ TEST_CASE("Records go on waiting while another pair is taken over") {
   CHECK(waiting[2].id == "b");
 }
 
+TEST_CASE("Records without a vector undo nothing that was committed here") {
+  one_store s;
+  put(*s.handle, many("a", 3));
+  need(s.handle->checkpoint(compaction::none));
+  put(*s.handle, {{"a0", 2}});
+  take_out(*s.handle, {"a1"});
+  write_pair_without_vectors(s.place.path(), many("a", 3), 1);
+  const auto expected = versions{{"Whole", 1}, {"a0", 2}};
+  const bool is_opened = GENERATE(false, true);
+  if (is_opened) {
+    s.handle.reset();
+    s.handle = s.here.open(s.options());
+  } else {
+    need(s.handle->checkpoint(compaction::none));
+  }
+  CHECK(contents(*s.handle) == expected);
+  CHECK(taken_to_embed(*s.handle) == names{"a2"});
+  process later;
+  CHECK(taken_to_embed(*later.open(s.options())) == names{"a2"});
+}
+
+TEST_CASE("A record that waited is committed only if it still waits") {
+  quick_directory place;
+  write_pair_without_vectors(place.path(), many("a", 4));
+  process here;
+  auto handle = here.open(options_for(place.path()));
+  std::vector<commit_operation> late;
+  for (auto& each : handle->take_records_to_embed()) {
+    late.push_back(upsert(each.id, 1));
+    late.back().record = each.record;
+    late.back().was_waiting = true;
+  }
+  process there;
+  auto other = there.open(options_for(place.path()));
+  put(*other, {{"a0", 2}});
+  take_out(*other, {"a1"});
+  write_pair_without_vectors(place.path(), {{"a2", 2}}, 2);
+  need(other->checkpoint(compaction::none));
+  const auto done = need(handle->commit(late));
+  CHECK(done.discarded == 3);
+  CHECK(done.committed == 1);
+  CHECK(handle->view()->find("a3"));
+  CHECK_FALSE(handle->view()->find("a1"));
+  handle = here.open(options_for(place.path()));
+  CHECK(taken_to_embed(*handle) == names{"a2"});
+}
+
 TEST_CASE("Records that wait are gone with a drop, even an interrupted one") {
   quick_directory place;
   write_pair_without_vectors(place.path(), many("a", 2));
@@ -2120,4 +2355,69 @@ TEST_CASE("Records that wait are gone with a drop, even an interrupted one") {
   CHECK_FALSE(fs::exists(private_path(place.path(), unembedded_name)));
   for (const auto& name : private_files(place.path()))
     CHECK_FALSE(name.starts_with("foreign-"));
+}
+
+TEST_CASE("Records that wait are gone with a drop that nobody published") {
+  quick_directory place;
+  write_pair_without_vectors(place.path(), many("a", 2));
+  process here;
+  auto handle = here.open(options_for(place.path()));
+  here.disk.set_hook([](const operation& each) {
+    const bool hit = each.kind == operation_kind::rename
+                     && contains(each.target, "faiss_index_chunks.index");
+    return hit ? fault::fail(errc::no_space) : fault::none();
+  });
+  CHECK(failure_of(handle->drop()).code == errc::no_space);
+  here.disk.set_hook({});
+  handle = here.open(options_for(place.path()));
+  CHECK(handle->stats().drop_epoch == 1);
+  CHECK(taken_to_embed(*handle).empty());
+}
+
+TEST_CASE("Records do not come back that a dead process has struck out") {
+  quick_directory place;
+  write_pair_without_vectors(place.path(), many("a", 2));
+  process here;
+  auto handle = here.open(options_for(place.path()));
+  process dies_early;
+  auto other = dies_early.open(options_for(place.path()));
+  const auto struck = GENERATE(as<names>{}, names{"a0"}, names{"a0", "a1"});
+  bool is_dead = false;
+  dies_early.disk.set_hook([&](const operation& each) {
+    is_dead |= each.kind == operation_kind::sync_directory;
+    return is_dead ? fault::fail(errc::io_failure) : fault::none();
+  });
+  take_out(*other, struck);
+  REQUIRE(is_dead);
+  const auto before = here.disk.operation_count();
+  take_out(*handle, {"a0"});
+  const auto operations = here.disk.operations();
+  CHECK(std::any_of(operations.begin() + std::ptrdiff_t(before),
+                    operations.end(), [](const operation& each) {
+                      return each.kind == operation_kind::sync_directory;
+                    }));
+}
+
+TEST_CASE("A checkpoint that ends does not disturb who strikes out records") {
+  quick_directory place;
+  write_pair_without_vectors(place.path(), many("a", 3));
+  process here;
+  auto handle = here.open(options_for(place.path()));
+  put(*handle, {{"b", 1}});
+  process elsewhere;
+  auto other = elsewhere.open(options_for(place.path()));
+  auto job =
+      need(other->begin_checkpoint(compaction::none, patience::lock_timeout));
+  need(job->write());
+  here.disk.set_hook([&](const operation& each) {
+    if (job && each.kind == operation_kind::rename
+        && each.path.ends_with(unembedded_temporary_name))
+      need(other->finish_checkpoint(std::move(job)));
+    return fault::none();
+  });
+  take_out(*handle, {"a1"});
+  here.disk.set_hook({});
+  CHECK_FALSE(job);
+  handle = here.open(options_for(place.path()));
+  CHECK(taken_to_embed(*handle) == names{"a0", "a2"});
 }

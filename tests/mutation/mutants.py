@@ -155,8 +155,7 @@ MUTANTS = (
            "      notices_->poison(before.sequence + 1);\n",
            "    (void)log_->cut(before.offset);\n", ENGINE),
     Mutant("the poison is never cleared", "core/file_store_checkpoint.cpp",
-           "  notices_->clear_poison(); // nothing of the old log is read any more\n", "",
-           ENGINE),
+           "  notices_->clear_poison();\n", "", ENGINE),
     Mutant("poisoned frames are read", "core/file_store.cpp",
            "  if (auto poisoned = notices_->poisoned_from())\n"
            "    return std::min(out, *poisoned - 1);\n", "", ENGINE),
@@ -188,7 +187,8 @@ MUTANTS = (
 
     # -- Commits ---------------------------------------------------------------
     Mutant("what was asked for before a drop is committed", "core/file_store.cpp",
-           "    if (operation.drop_epoch < state_->drop_epoch()) {", "    if (false) {", ENGINE),
+           "    if (operation.drop_epoch < state_->drop_epoch()\n        || overtaken",
+           "    if (overtaken", ENGINE),
     Mutant("the generation that a commit expects is ignored", "core/file_store.cpp",
            "  if (expected_generation && *expected_generation != state_->sequence())",
            "  if (false)", ENGINE),
@@ -223,8 +223,9 @@ MUTANTS = (
            "return std::ranges::find(root_.logs, found.epoch) != root_.logs.end();",
            "return false;", ENGINE),
     Mutant("the garbage collection removes what is kept for its owner",
-           "core/file_store_checkpoint.cpp", "      return !everything;", "      return false;",
-           ("store", "recovery")),
+           "core/file_store_checkpoint.cpp",
+           "    case private_file::kind::kept:\n      return true;",
+           "    case private_file::kind::kept:\n      return false;", ("store", "recovery")),
     Mutant("the catalog's hash table names the row before", "core/catalog.cpp",
            "slots[i] = {fingerprint, row + 1};", "slots[i] = {fingerprint, row == 0 ? 1 : row};",
            ENGINE),
@@ -234,16 +235,28 @@ MUTANTS = (
 
     # -- Pairs of others -------------------------------------------------------
     Mutant("a foreign pair is overwritten", "core/file_store_checkpoint.cpp",
+           "result<void> file_store::bring_publication_up_to_date() {\n"
+           "  CALLBOARD_TRY_ASSIGN(auto published, look_at_publication());\n"
            "  if (published == published_pair::state::foreign)\n"
            "    return adopt_foreign_pair();\n",
-           "", ENGINE),
+           "result<void> file_store::bring_publication_up_to_date() {\n"
+           "  CALLBOARD_TRY_ASSIGN(auto published, look_at_publication());\n", ENGINE),
+    Mutant("a foreign pair is overwritten when a drop is finished",
+           "core/file_store_checkpoint.cpp",
+           "  CALLBOARD_TRY_ASSIGN(auto published, look_at_publication());\n"
+           "  if (published == published_pair::state::foreign)\n"
+           "    return adopt_foreign_pair();\n"
+           "  return write_fresh_files(published);",
+           "  CALLBOARD_TRY_ASSIGN(auto published, look_at_publication());\n"
+           "  return write_fresh_files(published);", ENGINE),
     Mutant("half a foreign pair is overwritten at once", "core/file_store_checkpoint.cpp",
            "        || door_.steady_clock() >= give_up)", "        || true)", ("store",)),
     Mutant("what was committed here is lost when a foreign pair is taken over",
            "core/file_store_checkpoint.cpp", "append_operations(epoch, on_top)",
            "append_operations(epoch, {})", ENGINE),
     Mutant("a pair that was replaced meanwhile is taken for foreign", "core/published_pair.cpp",
-           "    if (found != owner::foreign || attempt == replacements_max)\n", "    if (true)\n",
+           "    if (found.whose != owner::foreign || attempt == replacements_max)\n",
+           "    if (true)\n",
            ("processes: A store is sound*",)),
 
     # -- Queries ---------------------------------------------------------------

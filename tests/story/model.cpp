@@ -327,8 +327,12 @@ void store_model::check_given(const rows& state) const {
 // -- Rows of somebody else's --------------------------------------------------
 
 void store_model::expect_foreign(rows foreign) {
-  for (const auto& [id, version] : foreign)
+  for (const auto& [id, version] : foreign) {
     give(id, version);
+    // Rows of before a drop that is not finished are published still: who
+    // writes them again makes them its own.
+    forbidden_.erase(version);
+  }
   foreign_ = std::move(foreign);
 }
 

@@ -283,7 +283,6 @@ private:
 
 class faulty_io::faulty_directory final : public directory {
 public:
-
   faulty_directory(std::unique_ptr<directory> base,
                    std::shared_ptr<control> shared)
       : base_(std::move(base)), control_(std::move(shared)) {}
