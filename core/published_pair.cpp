@@ -144,14 +144,13 @@ published_pair::published_pair(io& door, directory& outside, directory& home,
 result<published_pair::state> published_pair::examine(const manifest& root) {
   CALLBOARD_TRY_ASSIGN(auto index, owner_of(index_name_, ".index", root));
   CALLBOARD_TRY_ASSIGN(auto meta, owner_of(meta_name_, ".meta", root));
-  // Somebody whose index has the very bytes of ours has written that, too: the
-  // index is written before the meta file.
-  if (meta.whose == owner::foreign
-      && (index.whose == owner::foreign || index.is_copy))
+  if (index == owner::foreign && meta == owner::foreign)
     return state::foreign;
-  if (index.whose == owner::foreign || meta.whose == owner::foreign)
+  // Also if the index has the very bytes of ours but is no link to it: where
+  // there are no links, it may be ours, and the rows of theirs are others.
+  if (index == owner::foreign || meta == owner::foreign)
     return state::half_foreign;
-  if (index.whose == owner::current && meta.whose == owner::current)
+  if (index == owner::current && meta == owner::current)
     return state::current;
   return state::outdated;
 }
@@ -159,19 +158,19 @@ result<published_pair::state> published_pair::examine(const manifest& root) {
 /// Without the checkpoint lock, another process may publish a newer base and
 /// remove the older one while this looks: then what was seen is looked at
 /// again.
-result<published_pair::ownership>
+result<published_pair::owner>
 published_pair::owner_of(const std::string& published, std::string_view suffix,
                          const manifest& root) {
   for (int attempt = 0;; ++attempt) {
     auto there = outside_.status(published);
     if (!there) {
       if (there.error().code == errc::not_found)
-        return ownership{owner::outdated};
+        return owner::outdated;
       return std::move(there).error();
     }
     CALLBOARD_TRY_ASSIGN(auto found,
                          owner_of_file(published, *there, suffix, root));
-    if (found.whose != owner::foreign || attempt == replacements_max)
+    if (found != owner::foreign || attempt == replacements_max)
       return found;
     auto now = outside_.status(published);
     if (now && now->identity == there->identity)
@@ -182,7 +181,7 @@ published_pair::owner_of(const std::string& published, std::string_view suffix,
 /// Ours are links to a base in the private directory, or, where the file
 /// system has no links, copies of one. Bases that no MANIFEST has named yet do
 /// not count: a dead process may have copied a foreign pair to one.
-result<published_pair::ownership>
+result<published_pair::owner>
 published_pair::owner_of_file(const std::string& published,
                               const file_status& there, std::string_view suffix,
                               const manifest& root) {
@@ -200,11 +199,9 @@ published_pair::owner_of_file(const std::string& published,
         CALLBOARD_TRY_ASSIGN(same, is_copy_of(published, name));
       }
       if (same)
-        return ownership{*epoch == root.base.epoch ? owner::current
-                                                   : owner::outdated,
-                         by_content};
+        return *epoch == root.base.epoch ? owner::current : owner::outdated;
     }
-  return ownership{owner::foreign};
+  return owner::foreign;
 }
 
 /// False if one of them has gone meanwhile.

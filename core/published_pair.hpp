@@ -86,17 +86,11 @@ public:
 
 private:
   enum class owner : std::uint8_t { current, outdated, foreign };
-  struct ownership {
-    owner whose = owner::foreign;
-    /// Not a link to the file of ours, but a file with its content.
-    bool is_copy = false;
-  };
-  result<ownership> owner_of(const std::string& published,
-                             std::string_view suffix, const manifest& root);
-  result<ownership> owner_of_file(const std::string& published,
-                                  const file_status& there,
-                                  std::string_view suffix,
-                                  const manifest& root);
+  result<owner> owner_of(const std::string& published, std::string_view suffix,
+                         const manifest& root);
+  result<owner> owner_of_file(const std::string& published,
+                              const file_status& there, std::string_view suffix,
+                              const manifest& root);
   result<bool> is_copy_of(const std::string& published,
                           const std::string& private_name);
   result<bool> can_keep(const std::string& published,

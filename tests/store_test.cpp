@@ -1995,29 +1995,6 @@ TEST_CASE("What is kept already is not kept again") {
   CHECK(kept == 2);
 }
 
-TEST_CASE("A foreign pair is whole also if its index has the bytes of ours") {
-  one_store s;
-  put(*s.handle, many("a", 4));
-  need(s.handle->checkpoint(compaction::none));
-  s.handle.reset();
-  // Where one of the two was replaced, its owner gets time for the other.
-  auto meta =
-      nlohmann::ordered_json::parse(read_file(meta_path(s.place.path())));
-  meta.erase("1");
-  const auto index = read_file(index_path(s.place.path()));
-  for (const auto& path :
-       {index_path(s.place.path()), meta_path(s.place.path())})
-    fs::remove(path);
-  write_file(index_path(s.place.path()), index);
-  write_file(meta_path(s.place.path()), meta.dump());
-  s.here.disk.stop_steady_clock();
-  const auto start = s.here.disk.steady_clock();
-  s.handle = s.here.open(s.options());
-  CHECK(s.here.disk.steady_clock() == start);
-  CHECK(s.handle->report().imported);
-  CHECK(contents(*s.handle) == without(many("a", 4), {"a1"}));
-}
-
 TEST_CASE("A program that cuts its file while it is looked at kills nobody") {
   one_store s;
   put(*s.handle, many("a", 6));

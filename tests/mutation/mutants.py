@@ -255,8 +255,7 @@ MUTANTS = (
            "core/file_store_checkpoint.cpp", "append_operations(epoch, on_top)",
            "append_operations(epoch, {})", ENGINE),
     Mutant("a pair that was replaced meanwhile is taken for foreign", "core/published_pair.cpp",
-           "    if (found.whose != owner::foreign || attempt == replacements_max)\n",
-           "    if (true)\n",
+           "    if (found != owner::foreign || attempt == replacements_max)\n", "    if (true)\n",
            ("processes: A store is sound*",)),
 
     # -- Queries ---------------------------------------------------------------
