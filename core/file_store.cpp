@@ -734,10 +734,11 @@ result<void> file_store::expose_unannounced() {
                : result<void>{std::move(held).error()};
   CALLBOARD_TRY(follow(reach::durable));
   CALLBOARD_TRY(sync_log());
-  CALLBOARD_TRY(drain(reach::everything));
+  auto drained = drain(reach::everything);
+  // Also what was applied before an error: it was synced.
   durable_ = std::max(durable_, state_->sequence());
   notices_->announce(durable_);
-  return {};
+  return drained;
 }
 
 /// Publishes the state to `view` and to the probe.

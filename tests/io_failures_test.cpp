@@ -203,6 +203,41 @@ TEST_CASE("Who opens a store while another one writes misses no commit",
   CHECK_FALSE(is_writing);
 }
 
+TEST_CASE("A read that fails while a reader catches up does no lasting harm",
+          "[failures]") {
+  std::size_t nth = 0;
+  for (bool has_failed = true; has_failed; ++nth) {
+    CAPTURE(nth);
+    machine computer(1);
+    const auto writer = computer.start_process();
+    const auto reader = computer.start_process({.has_board = false});
+    const auto handle = open_in(*writer);
+    const auto seen = open_in(*reader);
+    put(*handle, {{"a", 1}});
+    auto job = handle->begin_checkpoint(compaction::none, patience::none);
+    REQUIRE(job);
+    put(*handle, {{"b", 1}});
+    std::size_t reads = 0;
+    has_failed = false;
+    computer.on_fault([&](const simulation::operation& what) {
+      const auto fails = what.process == reader->number()
+                         && what.kind == kind::read_at && reads++ == nth;
+      has_failed = has_failed || fails;
+      return fails ? simulation::fault::fail(errc::io_failure)
+                   : simulation::fault::none();
+    });
+    const auto refreshed = seen->refresh();
+    CHECK(bool(refreshed) != has_failed);
+    computer.on_fault({});
+    // The new base has less than what the reader has applied.
+    REQUIRE((*job)->write());
+    REQUIRE(handle->finish_checkpoint(std::move(*job)));
+    REQUIRE(seen->refresh());
+    CHECK(contents(*seen) == contents(*handle));
+  }
+  CHECK(nth > 3);
+}
+
 TEST_CASE("What a failed sync left behind is not shown after a second one",
           "[failures]") {
   machine computer(1);
